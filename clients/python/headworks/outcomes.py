@@ -1,0 +1,185 @@
+"""What a stream tells its application: typed, immutable, free of protobuf. Built by `session`, read by everybody.
+
+The outcomes of frames are `Result`, `Dropped` and `FrameError`; `Opened`, `Notice` and `Closed` are about the stream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+
+# A named tuple, for a frame may carry hundreds: made four times as fast as a frozen dataclass.
+class Detection(NamedTuple):
+    """A half-open box [x1, x2) x [y1, y2) in pixels of the picture that was sent."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    score: float
+    """0 to 1."""
+    class_id: int
+    label: str
+    """The model's name for `class_id`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What one model made of a frame; detections come best score first."""
+
+    model: str
+    version: str
+    generation: int
+    backend: str
+    detections: tuple[Detection, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Microseconds that a frame spent in each stage of the server."""
+
+    waited_us: int
+    decoded_us: int
+    batched_us: int
+    executed_us: int
+    postprocessed_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A frame that was served.
+
+    Attributes:
+        frame_id: as sent.
+        capture_time_ns: as sent, nanoseconds since the epoch by the client's clock.
+        age_s: seconds from capture to arrival here, by the client's monotonic clock.
+        round_trip_s: seconds from the write to arrival here. Both are nan for a frame older than the 4,096 last sent.
+        source_width: width of the picture as stored, in pixels; EXIF orientation is ignored.
+        source_height: height of the picture as stored, in pixels.
+        outputs: one for each model of the stream.
+        batch_size: frames that ran together with this one, itself included.
+        deadline_missed: the deadline passed while the frame ran.
+        timings: where the time went in the server.
+    """
+
+    frame_id: int
+    capture_time_ns: int
+    age_s: float
+    round_trip_s: float
+    source_width: int
+    source_height: int
+    outputs: tuple[Output, ...]
+    batch_size: int
+    deadline_missed: bool
+    timings: Timings
+
+    @property
+    def detections(self) -> tuple[Detection, ...]:
+        """The detections of the first model, best score first."""
+        return self.outputs[0].detections if self.outputs else ()
+
+
+@dataclass(frozen=True, slots=True)
+class DropCount:
+    """So many frames were dropped for this reason at this stage; names as in the proto, without their prefix."""
+
+    reason: str
+    stage: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A run of dropped frames. It counts only frames that were sent, so `total` may be less than the range."""
+
+    first_frame_id: int
+    last_frame_id: int
+    counts: tuple[DropCount, ...]
+
+    @property
+    def total(self) -> int:
+        """Frames dropped in this run."""
+        return sum(drop.count for drop in self.counts)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameError:
+    """A frame that failed; `code` is stable ("UNDECODABLE", "TOO_LARGE" and so on), `detail` is for people."""
+
+    frame_id: int
+    code: str
+    detail: str
+
+
+Outcome: TypeAlias = Result | Dropped | FrameError
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model as it serves now. `labels` are indexed by class_id, sizes are pixels of the network's input."""
+
+    name: str
+    version: str
+    generation: int
+    digest: str
+    labels: tuple[str, ...]
+    backend: str
+    input_width: int
+    input_height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What the server granted, which may be less than was asked for.
+
+    Attributes:
+        stream_id: the server's number for this stream, as in its log.
+        max_in_flight: frames admitted and without an outcome at one time.
+        frames_allowed: the credit at the start.
+        deadline_ms: milliseconds from receipt at the server to the result, 0 for none.
+        weight: share in the round robin.
+        models: what will run, in the order of `Result.outputs`.
+        max_frame_bytes: bytes of one frame.
+        max_frame_pixels: width times height of one frame.
+    """
+
+    stream_id: int
+    max_in_flight: int
+    frames_allowed: int
+    deadline_ms: int
+    weight: int
+    models: tuple[ModelInfo, ...]
+    max_frame_bytes: int
+    max_frame_pixels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something about the stream changed: `kind` is "DRAINING", "DEGRADED", "RESTORED" or "MODEL_CHANGED"."""
+
+    kind: str
+    detail: str
+    grace_ms: int
+    first_frame_id: int
+    generation: int
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Every frame the server has read, by its outcome: received = results + drops + errors."""
+
+    received: int
+    results: int
+    drops: tuple[DropCount, ...]
+    errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The server's last word on a stream; `reason` is "END", "DRAINED", "IDLE_TIMEOUT" or "PROTOCOL_ERROR"."""
+
+    ledger: Ledger
+    reason: str
+    detail: str

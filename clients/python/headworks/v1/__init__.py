@@ -1,0 +1,1 @@
+"""Stubs generated from proto/headworks/v1 by `make proto`. Do not edit."""

@@ -1,0 +1,285 @@
+"""Every setting of the server, in one validated model; `headworks serve` reads it once, `app.py` hands the parts out.
+
+A setting comes from a flag, else from the environment (HEADWORKS_PORT, HEADWORKS_SLEEPING__DECODERS), else from a TOML
+file, else from the default below. The bounds of the server are set here and nowhere else. Unknown names are errors.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import math
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
+
+from headworks_server.errors import ConfigError
+
+ENV_PREFIX = "HEADWORKS_"
+METRICS_OFF = -1
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+class SleepingSettings(BaseModel):
+    """The stand-in backend: a device lane whose decoders and engine sleep. For tests and benchmarks only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    decoders: int = Field(default=16, ge=1, le=256, description="Native decoder threads.")
+    decode_ms: float = Field(default=5.0, ge=0, description="How long a decode sleeps.")
+    slow_fraction: float = Field(
+        default=0.0, ge=0, le=1, description="The share of decodes that sleep slow_ms instead."
+    )
+    slow_ms: float = Field(default=45.0, ge=0, description="How long a slow decode sleeps.")
+    seed: int = Field(default=1, ge=0, description="Seed of the choice of slow decodes.")
+    engine_base_ms: float = Field(default=2.0, ge=0, description="How long a batch sleeps, whatever its size.")
+    engine_frame_ms: float = Field(
+        default=0.4, ge=0, description="How much longer a batch sleeps for each of its frames."
+    )
+    max_batch: int = Field(default=32, ge=1, le=256, description="Positions of a batch buffer.")
+    target: int = Field(default=16, ge=1, le=256, description="The batch size that admission aims for.")
+    fail_from: int = Field(default=0, ge=0, description="The first batch that fails, counted from 0.")
+    fail_count: int = Field(default=0, ge=0, description="How many batches fail from there; 0 is none.")
+
+    @model_validator(mode="after")
+    def _target_fits(self) -> Self:
+        if self.target > self.max_batch:
+            raise ValueError(f"target: expected at most max_batch = {self.max_batch}, got {self.target}")
+        return self
+
+
+class Settings(BaseSettings):
+    """The settings of one server process.
+
+    Constructed directly it takes only its arguments and the defaults; `load_settings` reads the other sources.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter="__", allow_inf_nan=False
+    )
+
+    models: Path | None = Field(default=None, description="Folder of models, <name>/model.onnx each.")
+
+    insecure: bool = Field(default=False, description="Allow a host that other machines reach; there is no TLS yet.")
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address that gRPC and metrics listen on.")
+    port: Port = Field(default=50051, description="Port of gRPC; 0 takes a free one.")
+    metrics_port: int = Field(
+        default=9464, ge=METRICS_OFF, le=65535, description="Port of /metrics; 0 takes a free one, -1 turns it off."
+    )
+
+    backend: Literal["onnxruntime", "sleeping", "null"] = Field(
+        default="onnxruntime",
+        description="What runs the model; sleeping and null are stand-ins for tests and benchmarks.",
+    )
+    hint: Literal["throughput", "latency"] = Field(
+        default="throughput",
+        description="throughput: many lanes of one thread each; latency: one lane with all threads.",
+    )
+    lanes: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="CPU lanes; by default one a core, and a single one under the hint latency.",
+    )
+    max_batch: int = Field(
+        default=8, ge=1, le=64, description="Largest batch of a CPU lane, for models of any batch size."
+    )
+
+    score_threshold: float = Field(default=0.25, ge=0, le=1, description="Boxes are kept above this score.")
+    iou_threshold: float = Field(
+        default=0.45, ge=0, le=1, description="Of two boxes of a class that overlap more than this, the better stays."
+    )
+    max_detections: int = Field(default=300, ge=1, le=30_000, description="Most boxes of one frame.")
+    decode_scale: Annotated[Literal["auto", "1"], BeforeValidator(lambda value: "1" if value == 1 else value)] = Field(
+        default="auto",
+        description="auto decodes JPEG at 1/2, 1/4 or 1/8 where the model's input is that small; 1 never.",
+    )
+
+    max_streams: int = Field(default=1024, ge=1, le=100_000, description="Most streams open at once.")
+    max_frame_bytes: int = Field(default=16_000_000, ge=1, le=1 << 30, description="Most bytes of one encoded frame.")
+    max_frame_pixels: int = Field(
+        default=33_177_600, ge=1, le=1 << 30, description="Most pixels of one frame; 7680 x 4320 just fits."
+    )
+    waiting_bytes: int = Field(default=1 << 30, ge=1, description="Most bytes of all waiting frames together.")
+    idle_timeout_seconds: float = Field(
+        default=15.0, gt=0, description="A stream that says nothing for this long is closed."
+    )
+    drain_grace_seconds: float = Field(default=10.0, ge=0, description="How long streams may go on after SIGTERM.")
+
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        default="info", description="Least severe log line that is written."
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        default="auto", description="auto writes text on a terminal, else JSON, a line each."
+    )
+
+    sleeping: SleepingSettings = Field(default=SleepingSettings(), description="Options of the backend sleeping.")
+    null_detections: int = Field(default=25, ge=0, le=30_000, description="Boxes in each result of the backend null.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  (the signature is pydantic's)
+        init_settings: PydanticBaseSettingsSource,
+        *others: PydanticBaseSettingsSource,  # noqa: ARG003
+        **named: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take arguments only: `load_settings` merges the sources itself, to know where a wrong value came from."""
+        return (init_settings,)
+
+    @field_validator("host")
+    @classmethod
+    def _host_is_safe(cls, host: str, info: Any) -> str:
+        # `insecure` is declared before `host`, so it has been validated when this runs.
+        if not is_loopback(host) and not info.data.get("insecure"):
+            raise ValueError("expected a loopback address, or insecure = true (there is no TLS yet)")
+        return host
+
+    @model_validator(mode="after")
+    def _models_are_given(self) -> Self:
+        if self.backend == "onnxruntime" and self.models is None:
+            raise ValueError("models: expected a folder of models, got none")
+        return self
+
+    @model_validator(mode="after")
+    def _a_frame_may_wait(self) -> Self:
+        if self.waiting_bytes < self.max_frame_bytes:
+            fact = f"max_frame_bytes = {self.max_frame_bytes}, got {self.waiting_bytes}"
+            raise ValueError(f"waiting_bytes: expected at least {fact}")
+        return self
+
+    @property
+    def address(self) -> str:
+        """Where gRPC listens, as `host:port`; an IPv6 address is put in brackets."""
+        host = self.host.strip("[]")
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+    @property
+    def lane_count(self) -> int:
+        """CPU lanes, resolved."""
+        if self.lanes is not None:
+            return self.lanes
+        return usable_cores() if self.hint == "throughput" else 1
+
+    @property
+    def lane_threads(self) -> int:
+        """Threads that run a model in one lane."""
+        return 1 if self.hint == "throughput" else max(1, usable_cores() // self.lane_count)
+
+
+def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read the settings: `overrides` (the flags; None means not given) before HEADWORKS_* before the TOML file.
+
+    A relative `models` in the file is meant from the file's folder.
+
+    Raises:
+        ConfigError: a line for each wrong setting: where it came from, its name, what was expected, what was found.
+    """
+    flags = {key: value for key, value in (overrides or {}).items() if value is not None}
+    environment = _read_environment()
+    from_file = _read_file(file) if file is not None else {}
+    merged = _merge(_merge(from_file, environment), flags)
+    try:
+        return Settings(**merged)
+    except ValidationError as error:
+        sources = {"flag": flags, "environment": environment, "file": from_file}
+        raise ConfigError("\n".join(_explain(error, sources, file))) from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def usable_cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores this process may use: its affinity, and the container's quota where there is one, rounded up."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = cpu_max.read_text(encoding="ascii").split()
+        return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return cores
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: expected a readable TOML file, got {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: expected TOML, got: {error}") from error
+    if isinstance(values.get("models"), str):
+        values["models"] = str(file.parent / values["models"])
+    return values
+
+
+def _read_environment() -> dict[str, Any]:
+    names = [name.removeprefix(ENV_PREFIX).lower() for name in os.environ if name.startswith(ENV_PREFIX)]
+    for name in names:
+        # Other tools of the project have variables too (HEADWORKS_ONLY), so only a near miss is taken for a mistake.
+        top = name.split("__")[0]
+        close = (
+            [] if top in Settings.model_fields else difflib.get_close_matches(top, Settings.model_fields, cutoff=0.8)
+        )
+        if close:
+            variable = ENV_PREFIX + name.upper()
+            raise ConfigError(f"{variable}: expected a known setting, got {top!r}; did you mean {close[0]!r}?")
+    try:
+        values = EnvSettingsSource(Settings)()
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error}") from error
+    # A Kubernetes service called "headworks" puts HEADWORKS_PORT=tcp://... into every pod beside it.
+    return {key: value for key, value in values.items() if not str(value).startswith("tcp://")}
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _explain(error: ValidationError, sources: Mapping[str, Mapping[str, Any]], file: Path | None) -> Iterator[str]:
+    for problem in error.errors(include_url=False):
+        path = [str(part) for part in problem["loc"]]
+        key = ".".join(path)
+        place = _place(path, sources, file)
+        if problem["type"] == "extra_forbidden":
+            yield f"{place}{key}: expected a known setting, got {path[-1]!r}{_suggestion(path)}"
+            continue
+        text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
+        # A rule over several settings has no value of its own to show; its message names the setting.
+        whole = not path or isinstance(problem["input"], Mapping)
+        yield f"{place}{text}" if whole else f"{place}{key}: {text}, got {problem['input']!r}"
+
+
+def _place(path: list[str], sources: Mapping[str, Mapping[str, Any]], file: Path | None) -> str:
+    for name, values in sources.items():
+        found: Any = values
+        for part in path:
+            found = found.get(part) if isinstance(found, Mapping) else None
+        if path and found is not None:
+            flag = "--" + "-".join(path).replace("_", "-")
+            variable = ENV_PREFIX + "__".join(path).upper()
+            return {"flag": f"{flag}: ", "environment": f"{variable}: ", "file": f"{file}: "}[name]
+    return ""
+
+
+def _suggestion(path: list[str]) -> str:
+    known = Settings.model_fields if len(path) == 1 else SleepingSettings.model_fields
+    close = difflib.get_close_matches(path[-1], known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

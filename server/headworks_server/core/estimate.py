@@ -1,0 +1,51 @@
+"""How long a lane takes, as measured: what the deadline check at admission goes by.
+
+One per lane, owned by the admission pool; fed by whoever takes tickets back from the lane's completion ring.
+"""
+
+from __future__ import annotations
+
+SMOOTHING_SHIFT = 3  # a new sample counts 1/8: a change of pace is seen within some ten batches
+
+
+class LaneEstimate:
+    """Smoothed times of one lane.
+
+    Attributes:
+        decode_ns: from the start of a frame's decoding to its place in the batch; 0 where `batch_ns` contains it.
+        batch_ns: how long one batch takes the lane up.
+        outstanding: tickets submitted that have not come back.
+    """
+
+    __slots__ = ("_last_batch_end_ns", "batch_ns", "decode_ns", "outstanding")
+
+    def __init__(self) -> None:
+        self.decode_ns = 0
+        self.batch_ns = 0
+        self.outstanding = 0
+        self._last_batch_end_ns = 0
+
+    def returned(self, tickets: int) -> None:
+        """Count tickets that came back, whatever became of them."""
+        self.outstanding -= tickets
+
+    def measured(self, *, decode_ns: int, batch_ns: int, now_ns: int) -> None:
+        """Take in the times of one completed batch: the decoding of one of its frames, and the batch itself."""
+        if self._last_batch_end_ns == 0:
+            self.decode_ns = decode_ns
+            self.batch_ns = batch_ns
+        else:
+            self.decode_ns += (decode_ns - self.decode_ns) >> SMOOTHING_SHIFT
+            self.batch_ns += (batch_ns - self.batch_ns) >> SMOOTHING_SHIFT
+        self._last_batch_end_ns = now_ns
+
+    def done_ns(self, *, ahead: int, target: int, now_ns: int) -> int:
+        """When a frame that is admitted now would have its result.
+
+        The batch that runs is taken to have started when the one before it ended; what is admitted and not launched
+        goes in whole batches of `target`; then come this frame's decoding and its own batch. Nothing measured yet: now.
+        """
+        running_ns = 0
+        if self.outstanding > ahead:
+            running_ns = max(self._last_batch_end_ns + self.batch_ns - now_ns, 0)
+        return now_ns + running_ns + (ahead // target) * self.batch_ns + self.decode_ns + self.batch_ns

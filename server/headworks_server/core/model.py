@@ -1,0 +1,85 @@
+"""A model as streams see it while it serves: its facts, its admission pool, its health.
+
+The composition root makes one per model; the rpc room reads the facts and joins the pool; whoever takes
+batches back reports each to `health`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from headworks_server.core.admission import AdmissionPool
+from headworks_server.core.events import NoticeKind
+
+FAILURES_UNTIL_DEGRADED = 3  # one bad batch is a bad frame's fault more often than the engine's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What a client is told of a model.
+
+    Attributes:
+        name: the model's folder.
+        version: its version.
+        generation: counts the engines that have served under this name and version.
+        digest: sha256 of the file, in hex.
+        labels: class names by class id.
+        backend: what runs it.
+        input_width: of the network, in pixels.
+        input_height: of the network, in pixels.
+        score_threshold: where a stream asks for none.
+        max_detections: where a stream asks for none; also the most it may ask for.
+    """
+
+    name: str
+    version: str
+    generation: int
+    digest: str
+    labels: tuple[str, ...]
+    backend: str
+    input_width: int
+    input_height: int
+    score_threshold: float
+    max_detections: int
+
+
+class ModelHealth:
+    """Counts failed batches in a row.
+
+    Attributes:
+        serving: False from the third failed batch in a row until the next good one.
+        detail: what the last failed batch said.
+    """
+
+    __slots__ = ("_failures", "detail", "serving")
+
+    def __init__(self) -> None:
+        self.serving = True
+        self.detail = ""
+        self._failures = 0
+
+    def batch_done(self) -> NoticeKind | None:
+        """Take in a good batch; the notice to send, if the health changed."""
+        self._failures = 0
+        if self.serving:
+            return None
+        self.serving = True
+        return NoticeKind.RESTORED
+
+    def batch_failed(self, detail: str) -> NoticeKind | None:
+        """Take in a failed batch; the notice to send, if the health changed."""
+        self.detail = detail
+        self._failures += 1
+        if self._failures < FAILURES_UNTIL_DEGRADED or not self.serving:
+            return None
+        self.serving = False
+        return NoticeKind.DEGRADED
+
+
+@dataclass(slots=True, kw_only=True)
+class ServedModel:
+    """A model that serves."""
+
+    facts: ModelFacts
+    pool: AdmissionPool
+    health: ModelHealth = field(default_factory=ModelHealth)

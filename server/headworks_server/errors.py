@@ -1,0 +1,38 @@
+"""The error family of the server. Reasons are API; wording is free to improve.
+
+`rpc/status.py` is the only table from these to gRPC status codes.
+"""
+
+from __future__ import annotations
+
+from headworks_server.core.outcomes import FrameErrorCode
+
+
+class ServerError(Exception):
+    """Base of all errors this server raises on purpose."""
+
+
+class ConfigError(ServerError, ValueError):
+    """A setting is missing, unknown or out of range."""
+
+
+class ModelError(ServerError):
+    """A model file cannot be served: the message names the file, what was expected and what was found."""
+
+
+class FrameRejectedError(ServerError, ValueError):
+    """One frame cannot be served; its stream goes on.
+
+    Attributes:
+        code: why, as told to the client.
+        detail: what was expected and what came, as told to the client.
+    """
+
+    def __init__(self, code: FrameErrorCode, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+class EngineError(ServerError):
+    """A batch could not be executed."""

@@ -1,0 +1,1 @@
+"""Pictures: headers, decoding, letterbox geometry, detector heads."""

@@ -1,0 +1,130 @@
+"""Events of a session to bytes on the wire, and requests from bytes.
+
+A StreamFramesResponse is a repeated field of events, so it is the plain concatenation of encoded
+entries: each event becomes one entry, and what is due together is joined and written once. Results,
+credit and drops, which every frame causes, are encoded natively; the rest goes through protobuf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from headworks.v1 import frame_pb2 as pb
+from headworks_native import wire
+from headworks_server.core import events as ev
+from headworks_server.core.ledger import Ledger
+from headworks_server.core.model import ModelFacts
+
+
+class MalformedRequestError(ValueError):
+    """The bytes are no StreamFramesRequest, or an empty one."""
+
+
+def parse_request(raw: bytes) -> wire.FrameMessage | pb.Open | pb.Ping | pb.End:
+    """Return what `raw` carries. Frames come as a native view of `raw`, without a copy of the picture.
+
+    Raises:
+        MalformedRequestError: the bytes are no request.
+    """
+    message = wire.parse_request(raw)
+    if message is not None:
+        return message
+    try:
+        request = pb.StreamFramesRequest.FromString(raw)
+    except DecodeError as error:
+        raise MalformedRequestError(
+            f"expected a StreamFramesRequest, got {len(raw):,} bytes of none ({error})"
+        ) from None
+    kind = request.WhichOneof("message")
+    if kind is None:
+        raise MalformedRequestError("expected open, frame, ping or end in a StreamFramesRequest, got none of them")
+    if kind == "frame":
+        return wire.frame_message(request.frame)
+    return getattr(request, kind)  # type: ignore[no-any-return]
+
+
+def encode_events(events: Sequence[ev.Event], encode_opened: Callable[[ev.OpenedEvent], bytes]) -> bytes:
+    """Encode events into the bytes of one StreamFramesResponse; an Opened needs facts that no session knows."""
+    entries = []
+    for event in events:
+        # The most common kind first: it is encoded already.
+        if isinstance(event, ev.ResultOutcome):
+            entries.append(event.entry)
+        elif isinstance(event, ev.OpenedEvent):
+            entries.append(encode_opened(event))
+        else:
+            entries.append(_ENCODERS[type(event)](event))
+    return b"".join(entries)
+
+
+def opened_entry(event: ev.OpenedEvent, facts: ModelFacts, limits: pb.Limits, stream_id: int) -> bytes:
+    """Encode an Opened."""
+    granted = event.grant
+    return _entry(
+        opened=pb.Opened(
+            stream_id=stream_id,
+            drop_policy=pb.DropPolicy(latest=pb.LatestPolicy()),
+            max_in_flight=granted.max_in_flight,
+            frames_allowed=event.frames_allowed,
+            deadline_ms=granted.deadline_ms,
+            weight=granted.weight,
+            models=[
+                pb.ModelInfo(
+                    name=facts.name,
+                    version=facts.version,
+                    generation=facts.generation,
+                    digest=facts.digest,
+                    labels=facts.labels,
+                    backend=facts.backend,
+                    input_width=facts.input_width,
+                    input_height=facts.input_height,
+                )
+            ],
+            limits=limits,
+        )
+    )
+
+
+def output_prefix(facts: ModelFacts) -> bytes:
+    """Encode the part of an Output that is the same for every frame of a model."""
+    return pb.Output(
+        model=facts.name, version=facts.version, generation=facts.generation, backend=facts.backend
+    ).SerializeToString()
+
+
+def ledger_message(ledger: Ledger) -> pb.Ledger:
+    """Return the ledger as it is told in Closed."""
+    drops = [pb.DropCount(reason=int(r), stage=int(s), count=n) for r, s, n in ledger.triples()]  # type: ignore[arg-type]
+    return pb.Ledger(received=ledger.received, results=ledger.results, drops=drops, errors=ledger.errors)
+
+
+def _entry(**event: Any) -> bytes:
+    return pb.StreamFramesResponse(events=[pb.ServerEvent(**event)]).SerializeToString()
+
+
+def _frame_error(event: ev.FrameErrorEvent) -> bytes:
+    code: Any = int(event.code)
+    return _entry(frame_error=pb.FrameError(frame_id=event.frame_id, code=code, detail=event.detail))
+
+
+def _notice(event: ev.NoticeEvent) -> bytes:
+    kind: Any = int(event.kind)
+    return _entry(notice=pb.Notice(kind=kind, detail=event.detail, grace_ms=event.grace_ms, model=event.model))
+
+
+def _closed(event: ev.ClosedEvent) -> bytes:
+    reason: Any = int(event.reason)
+    return _entry(closed=pb.Closed(ledger=ledger_message(event.ledger), reason=reason, detail=event.detail))
+
+
+_ENCODERS: dict[type, Callable[[Any], bytes]] = {
+    ev.CreditEvent: lambda event: wire.encode_credit(event.frames_allowed),
+    ev.DroppedEvent: lambda event: wire.encode_dropped(event.first, event.last, event.triples()),
+    ev.FrameErrorEvent: _frame_error,
+    ev.NoticeEvent: _notice,
+    ev.PongEvent: lambda event: _entry(pong=pb.Pong(nonce=event.nonce)),
+    ev.ClosedEvent: _closed,
+}

@@ -1,0 +1,78 @@
+"""The gRPC server around the services: address, options, health, reflection. One event loop, one process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from headworks.v1 import frame_pb2 as pb
+from headworks_server.errors import ConfigError
+from headworks_server.rpc.service import FRAME_SERVICE, FrameService
+
+KEEPALIVE_MS = 20_000
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def _options(max_frame_bytes: int) -> list[tuple[str, int]]:
+    return [
+        # A frame over max_frame_bytes is answered with a FrameError, not with the end of its stream: hence twice.
+        ("grpc.max_receive_message_length", 2 * max_frame_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_MS // 2),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # Clients ping as often as we do; the default allows one in five minutes and then answers GOAWAY.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+        ("grpc.http2.max_ping_strikes", 0),
+        # Two servers on one port would split the cameras between them in silence.
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+class GrpcServer:
+    """Serves FrameService, health and reflection on one address.
+
+    Attributes:
+        port: the port it listens on; where 0 was asked for, the one it got. 0 before `start`.
+    """
+
+    def __init__(self, frames: FrameService, *, models: Iterable[str], max_frame_bytes: int) -> None:
+        self.port = 0
+        self._server = grpc.aio.server(options=_options(max_frame_bytes))
+        self._server.add_generic_rpc_handlers((frames.handler(),))
+        self._health = health.aio.HealthServicer()
+        self._names = ["", FRAME_SERVICE, *(f"model/{name}" for name in models)]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        services = (pb.DESCRIPTOR.services_by_name["FrameService"].full_name, health.SERVICE_NAME)
+        reflection.enable_server_reflection((*services, reflection.SERVICE_NAME), self._server)
+
+    async def start(self, address: str) -> None:
+        """Listen on `host:port`, and say SERVING.
+
+        Raises:
+            ConfigError: the address cannot be had.
+        """
+        try:
+            self.port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise ConfigError(f"port: {address} cannot be had, is it in use? (choose another with --port)") from error
+        await self._server.start()
+        for name in self._names:
+            await self._health.set(name, SERVING)
+
+    async def set_model_health(self, model: str, serving: bool) -> None:
+        """Say whether a model serves."""
+        await self._health.set(f"model/{model}", SERVING if serving else NOT_SERVING)
+
+    async def set_not_serving(self) -> None:
+        """Say NOT_SERVING under every name; balancers send no new streams from now on."""
+        for name in self._names:
+            await self._health.set(name, NOT_SERVING)
+
+    async def stop(self) -> None:
+        """Close the port and every call that is still open."""
+        await self._server.stop(1.0)

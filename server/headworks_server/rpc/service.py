@@ -1,0 +1,193 @@
+"""FrameService: opens calls, holds what all streams share, and drains them.
+
+Made by the composition root; lives on the event loop. It counts streams, writes one log line when a stream opens and
+one, with the ledger, when it closes, and tells the streams of a model when its health changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import grpc
+import structlog
+
+from headworks.v1 import frame_pb2 as pb
+from headworks_server.core.admission import AdmissionPool
+from headworks_server.core.budget import WaitingBytes
+from headworks_server.core.events import NoticeKind
+from headworks_server.core.ledger import Ledger
+from headworks_server.core.model import ServedModel
+from headworks_server.core.outcomes import CloseReason, FrameErrorCode
+from headworks_server.core.limits import SessionLimits
+from headworks_server.rpc.opening import Opening, OpenRefusedError, resolve
+from headworks_server.rpc.status import STATUS
+from headworks_server.rpc.stream import StreamCall
+
+FRAME_SERVICE = "headworks.v1.FrameService"
+
+
+class StreamMetrics(Protocol):
+    """What the service tells the metrics."""
+
+    def open_stream(self) -> None:
+        """A stream opened."""
+        ...
+
+    def close_stream(self, reason: CloseReason) -> None:
+        """A stream closed."""
+        ...
+
+    def add_error(self, model: str, code: FrameErrorCode) -> None:
+        """A frame was answered with an error."""
+        ...
+
+    def add_result(self, model: str, stages_ns: tuple[int, int, int, int, int], *, deadline_missed: bool) -> None:
+        """A frame was answered with a result."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceLimits:
+    """Bounds that hold for every stream.
+
+    Attributes:
+        max_streams: streams open at one time.
+        max_frame_bytes: of one frame.
+        max_frame_pixels: of one frame; checked by the decoder, told to clients.
+        session: the bounds inside a stream.
+    """
+
+    max_streams: int
+    max_frame_bytes: int
+    max_frame_pixels: int
+    session: SessionLimits
+
+
+class FrameService:
+    """The servicer of `headworks.v1.FrameService`.
+
+    Attributes:
+        limits: bounds on streams and frames.
+        budget: the bytes that may wait, over all streams.
+        metrics: the counters.
+        pump: admits what a pool's lanes have room for.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, ServedModel],
+        *,
+        limits: ServiceLimits,
+        budget: WaitingBytes,
+        metrics: StreamMetrics,
+        pump: Callable[[AdmissionPool, int], None],
+        health_changed: Callable[[str, bool], Any],
+    ) -> None:
+        self.limits = limits
+        self.budget = budget
+        self.metrics = metrics
+        self.pump = pump
+        self.log = structlog.get_logger("headworks.stream")
+        self.wire_limits = pb.Limits(max_frame_bytes=limits.max_frame_bytes, max_frame_pixels=limits.max_frame_pixels)
+        self._models = models
+        self._health_changed = health_changed
+        self._calls: set[StreamCall] = set()
+        self._settled = {name: Ledger() for name in models}  # of streams that have closed
+        self._last_stream_id = 0
+        self._draining = False
+        self._empty: asyncio.Event | None = None
+
+    # gRPC.
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The service as a generic handler of raw bytes: frames are read natively, not by protobuf."""
+        method = grpc.stream_stream_rpc_method_handler(self._stream_frames)
+        return grpc.method_handlers_generic_handler(FRAME_SERVICE, {"StreamFrames": method})
+
+    async def _stream_frames(self, _requests: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        if self._draining:
+            await context.abort(STATUS["unavailable"], "the server is shutting down")
+        if len(self._calls) >= self.limits.max_streams:
+            await context.abort(
+                STATUS["resource_exhausted"], f"expected at most {self.limits.max_streams} streams, all are open"
+            )
+        self._last_stream_id += 1
+        call = StreamCall(self, context, self._last_stream_id)
+        self._calls.add(call)
+        await call.serve()
+
+    # For calls.
+
+    def resolve(self, request: pb.Open) -> Opening:
+        """Decide an Open. Raises OpenRefusedError."""
+        if self._draining:
+            raise OpenRefusedError("unavailable", "the server is shutting down")
+        return resolve(request, self._models)
+
+    def opened(self, call: StreamCall) -> None:
+        """A call has opened its stream."""
+        self.metrics.open_stream()
+        self.log.info("stream_open", stream_id=call.stream_id, stream=call.name, peer=call.peer, model=call.model_name)
+
+    def closed(self, call: StreamCall, seconds: float) -> None:
+        """A call's session has finished: its ledger is final."""
+        self._calls.discard(call)
+        if self._empty is not None and not self._calls:
+            self._empty.set()
+        if call.model is None:
+            return
+        ledger, status = call.session.ledger, call.session.finished
+        assert status is not None
+        self._settled[call.model_name].add(ledger)
+        self.metrics.close_stream(status.reason)
+        self.log.info(
+            "stream_close",
+            stream_id=call.stream_id,
+            stream=call.name,
+            model=call.model_name,
+            seconds=round(seconds, 3),
+            reason=status.reason.name,
+            detail=status.detail,
+            received=ledger.received,
+            results=ledger.results,
+            drops=ledger.drops_by_reason(),
+            errors=ledger.errors,
+        )
+
+    # For the rest of the process.
+
+    def ledger(self, model: str) -> Ledger:
+        """The frames of a model by outcome, over all streams since the start. On the loop only."""
+        total = Ledger()
+        total.add(self._settled[model])
+        for call in list(self._calls):
+            if call.model_name == model:
+                total.add(call.session.ledger)
+        return total
+
+    def health_changed(self, model: ServedModel, kind: NoticeKind, now_ns: int) -> None:
+        """A model's engine became unhealthy or healthy again: tell health and the model's streams."""
+        name = model.facts.name
+        serving = kind is NoticeKind.RESTORED
+        self.log.warning("model_restored" if serving else "model_degraded", model=name, detail=model.health.detail)
+        self._health_changed(name, serving)
+        detail = "the engine works again" if serving else f"three batches failed in a row: {model.health.detail}"
+        for call in self._calls:
+            if call.model is model:
+                call.notice(kind, detail, now_ns)
+
+    async def drain(self, grace_s: float) -> None:
+        """Refuse new streams, let the open ones come to their end; returns when none is left, or the grace is over."""
+        self._draining = True
+        if not self._calls:
+            return
+        self._empty = asyncio.Event()
+        now_ns = time.monotonic_ns()
+        for call in list(self._calls):
+            call.drain(int(grace_s * 1e9), now_ns)
+        # Beyond the grace: what is in flight finishes, and Closed has to be read.
+        await asyncio.wait([asyncio.ensure_future(self._empty.wait())], timeout=grace_s + 5.0)

@@ -1,0 +1,96 @@
+"""The machine's CPU lanes: one thread a core, shared by all models, each lane with a seat for each model.
+
+They stand before admission as one lane: one queue, from which whichever thread is free takes the next tickets of one
+model, at most its target, and runs them to completion. The event loop submits; the threads never touch the loop
+except through the completion ring.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Hashable
+
+import structlog
+
+from headworks_native.lane import PENDING, CompletionRing, Ticket, TicketQueue
+from headworks_server.core.frame import Frame
+from headworks_server.core.outcomes import FrameErrorCode
+from headworks_server.runtime.seat import Seat
+from headworks_server.runtime.ticket import ticket_of
+
+log = structlog.get_logger("headworks.lane")
+
+
+class CpuLanes:
+    """A group of CPU lanes. A `Lane` as admission knows it.
+
+    Attributes:
+        target: the sum over the lanes of the frames one batch should have.
+        decoders: the lanes: each thread decodes its own frames.
+        batch_sizes: batches executed, by size, for each model.
+    """
+
+    def __init__(self, count: int, completions: CompletionRing) -> None:
+        self.target = count
+        self.decoders = count
+        self.batch_sizes: dict[Hashable, Counter[int]] = {}
+        self._completions = completions
+        self._queue = TicketQueue()
+        self._targets: dict[Hashable, int] = {}
+        self._seats: list[dict[Hashable, Seat]] = [{} for _ in range(count)]
+        self._threads: list[threading.Thread] = []
+
+    def add_model(self, name: Hashable, target: int, make_seat: Callable[[], Seat]) -> None:
+        """Give a model its seat in every lane; before `start`. `target` is the size of its batches."""
+        for seats in self._seats:
+            seats[name] = make_seat()
+        self._targets[name] = target
+        self.batch_sizes[name] = Counter()
+        self.target = len(self._seats) * max(self._targets.values())
+
+    def start(self) -> None:
+        """Start the threads."""
+        for index, seats in enumerate(self._seats):
+            thread = threading.Thread(target=self._serve, args=(seats,), name=f"headworks-lane-{index}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def ahead(self) -> int:
+        """Frames submitted and not launched."""
+        return self._queue.ahead()
+
+    def submit(self, frame: Frame) -> None:
+        """Take an admitted frame; its ticket comes back through the completion ring."""
+        self._queue.push(ticket_of(frame))
+
+    def close(self) -> None:
+        """Stop the threads after the tickets they hold; those nobody took come back CANCELLED. Idempotent."""
+        for ticket in self._queue.close():
+            ticket.cancel()
+            self._completions.push(ticket)
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+
+    def _serve(self, seats: dict[Hashable, Seat]) -> None:
+        limit = max(self._targets.values())
+        while tickets := self._queue.take(limit):
+            model = tickets[0].seat
+            # The queue gives tickets of one model; a model with a smaller target than the largest runs in parts.
+            target = self._targets[model]
+            for start in range(0, len(tickets), target):
+                self._serve_part(model, seats[model], tickets[start : start + target])
+
+    def _serve_part(self, model: Hashable, seat: Seat, tickets: list[Ticket]) -> None:
+        try:
+            size = seat.serve(tickets, self._completions)
+        except Exception as error:  # a defect must cost its frames, never the lane
+            log.exception("lane_defect", model=model)
+            for ticket in tickets:
+                if ticket.status == PENDING:
+                    ticket.fail(FrameErrorCode.ENGINE_FAILED, f"a defect of the server: {error!r}")
+                    self._completions.push(ticket)
+            return
+        if size:
+            self.batch_sizes[model][size] += 1

@@ -1,0 +1,125 @@
+"""One lane's place for one model: its ring with one batch buffer, its painted positions, its executor.
+
+A CPU lane thread runs its tickets here to completion: decode, paint, execute, postprocess. The parts come from the
+composition root through the protocols below; the seat owns the ring and nobody else touches it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from headworks_native.lane import PENDING, CompletionRing, LaneRing, Ticket
+from headworks_native.pixels import Canvas
+from headworks_server.core.outcomes import FrameErrorCode
+from headworks_server.errors import EngineError, FrameRejectedError
+
+Array = npt.NDArray[Any]
+
+
+class FittedPicture(Protocol):
+    """A decoded frame at the size of the model's input interior."""
+
+    pixels: Array  # uint8 [h, w, 3]
+    is_bgr: bool
+    letterbox: Any  # of the head's kind; `left` and `top` say where the interior lies
+
+
+class Preparer(Protocol):
+    """Decodes frames for one model, on one thread."""
+
+    def prepare(self, data: memoryview, *, encoding: int, width: int, height: int) -> FittedPicture:
+        """Decode and scale a frame. The picture is valid until the next call. Raises FrameRejectedError."""
+        ...
+
+
+class Executor(Protocol):
+    """Executes the seat's batch buffer."""
+
+    def run(self, size: int) -> list[Array]:
+        """Execute the first `size` positions. The outputs are valid until the next run. Raises EngineError."""
+        ...
+
+
+class Head(Protocol):
+    """Turns one frame's output into packed detections."""
+
+    def postprocess(self, output: Array, letterbox: Any, *, score_threshold: float, max_detections: int) -> bytes:
+        """Return the detections of one frame in source pixels."""
+        ...
+
+
+class Seat:
+    """The ring, the canvas and the executor of one model in one lane; used by that lane's thread only."""
+
+    def __init__(self, *, ring: LaneRing, canvas: Canvas, preparer: Preparer, executor: Executor, head: Head) -> None:
+        self._ring = ring
+        self._canvas = canvas
+        self._preparer = preparer
+        self._executor = executor
+        self._head = head
+        self._letterboxes: list[Any] = [None] * ring.max_batch
+
+    def serve(self, tickets: list[Ticket], completions: CompletionRing) -> int:
+        """Run tickets to completion and push each to the loop exactly once. Returns the size of the batch that ran."""
+        for ticket in tickets:
+            if not self._take_place(ticket):
+                completions.push(ticket)
+        buffer, count = self._ring.close()
+        if buffer < 0:
+            return 0
+        seated = self._ring.tickets(buffer)
+        if count:
+            self._execute(buffer, seated, count)
+        self._ring.release(buffer)
+        for ticket in seated:
+            completions.push(ticket)
+        return count
+
+    def _take_place(self, ticket: Ticket) -> bool:
+        """Decode a ticket's frame and paint it into the next position. False: the ticket is concluded."""
+        if not ticket.begin_decode():
+            return False
+        try:
+            picture = self._preparer.prepare(
+                ticket.data, encoding=ticket.encoding, width=ticket.width, height=ticket.height
+            )
+        except FrameRejectedError as error:
+            ticket.fail(error.code, error.detail)
+            return False
+        except Exception as error:  # a defect of a decoder must cost one frame, not the lane
+            ticket.fail(FrameErrorCode.UNDECODABLE, f"the decoder failed: {error!r}")
+            return False
+        position = self._ring.claim(ticket)
+        if position < 0:
+            return False
+        letterbox = picture.letterbox
+        self._canvas.paint(position, picture.pixels, left=letterbox.left, top=letterbox.top, swap=picture.is_bgr)
+        ticket.source_width = letterbox.source_width
+        ticket.source_height = letterbox.source_height
+        self._letterboxes[position] = letterbox
+        self._ring.publish(position)
+        return True
+
+    def _execute(self, buffer: int, seated: list[Ticket], count: int) -> None:
+        self._ring.launch(buffer)
+        try:
+            output = self._executor.run(count)[0]
+        except EngineError as error:
+            self._ring.drained(buffer)
+            for ticket in seated:
+                if ticket.status == PENDING:
+                    ticket.fail(FrameErrorCode.ENGINE_FAILED, str(error))
+            return
+        self._ring.drained(buffer)
+        for index, ticket in enumerate(seated):
+            if ticket.status == PENDING:
+                ticket.finish(
+                    self._head.postprocess(
+                        output[index],
+                        self._letterboxes[index],
+                        score_threshold=ticket.score_threshold,
+                        max_detections=ticket.max_detections,
+                    )
+                )

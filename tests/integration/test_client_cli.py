@@ -1,0 +1,124 @@
+"""`headworks stream` against a scripted server: what a person, or a program behind a pipe, gets to read."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import click
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from headworks import cli
+from support.fake_server import FakeServer, answer_every_frame, drop_then_fail_then_answer, refuse
+
+PICTURE = np.zeros((48, 64, 3), np.uint8)
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(cli.main, list(arguments))
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def jpeg(tmp_path: Path) -> Path:
+    path = tmp_path / "frame.jpg"
+    cv2.imwrite(str(path), PICTURE)
+    return path
+
+
+def test_picture_gives_one_line_and_the_account(jpeg: Path) -> None:
+    """The JPEG goes out as it lies there."""
+    with FakeServer(answer_every_frame) as server:
+        code, output = run("stream", str(jpeg), "--server", server.target)
+        assert server.streams[0].frames[0].data == jpeg.read_bytes()
+    assert code == 0
+    first, last = output.splitlines()
+    assert first.startswith("frame 1: ")
+    assert first.endswith(" ms: ball 0.50")
+    assert last == "1 frames: 0 replaced here, 1 sent; of these 1 results, dropped: 0, 0 errors, 0 lost"
+
+
+def test_json_lines_tell_every_kind_of_outcome(tmp_path: Path) -> None:
+    """One object a line, named by what happened; the account last."""
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), PICTURE)
+    with FakeServer(drop_then_fail_then_answer) as server:
+        code, output = run("stream", str(tmp_path), "--server", server.target, "--json", "--fps", "50")
+        assert {frame.encoding for frame in server.streams[0].frames} == {2}
+    assert code == 0
+    dropped, failed, served, account = (json.loads(line) for line in output.splitlines())
+    assert dropped["dropped"]["counts"] == [{"reason": "REPLACED_BY_NEWER", "stage": "BEFORE_DECODE", "count": 1}]
+    assert failed["error"] == {"frame_id": 2, "code": "UNDECODABLE", "detail": "no JPEG"}
+    (box,) = served["result"]["outputs"][0]["detections"]
+    assert (box["x1"], box["label"]) == (3.0, "ball")
+    assert account["account"]["unaccounted"] == 0
+
+
+def test_video_is_sent_frame_by_frame(tmp_path: Path) -> None:
+    """A file that is no picture is opened as a video, and its frames go out as JPEG."""
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 50, (64, 48))
+    for _ in range(3):
+        writer.write(PICTURE)
+    writer.release()
+    with FakeServer(answer_every_frame) as server:
+        code, output = run("stream", str(path), "--server", server.target)
+        assert all(frame.data.startswith(b"\xff\xd8") for frame in server.streams[0].frames)
+    assert code == 0
+    assert "3 frames: " in output
+
+
+def test_video_without_opencv_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The edge device without OpenCV gets a sentence, not a traceback."""
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"video")
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    code, output = run("stream", str(path))
+    assert code == 1
+    assert "pip install 'headworks[images]'" in output
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("missing.jpg", "no such file or folder"),
+        ("", "no pictures in this folder"),
+        ("text.mp4", "cannot open this video"),
+    ],
+)
+def test_source_that_cannot_be_read(tmp_path: Path, name: str, expected: str) -> None:
+    """One sentence with the path."""
+    (tmp_path / "text.mp4").write_text("no video")
+    code, output = run("stream", str(tmp_path / name))
+    assert code == 1
+    assert f"{tmp_path / name}: " in output
+    assert expected in output
+
+
+def test_refusal_is_one_sentence(jpeg: Path) -> None:
+    """The server's own reason reaches the person."""
+    with FakeServer(refuse) as server:
+        code, output = run("stream", str(jpeg), "--server", server.target, "--model", "tennis")
+    assert code == 1
+    assert output == f"Error: {server.target} refused the stream: NOT_FOUND: no model 'tennis'; there are: football\n"
+
+
+def test_other_distributions_add_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry point of the group becomes a command; the help lists it."""
+    entry = EntryPoint(name="greet", value=f"{__name__}:greet", group=cli.GROUP)
+    monkeypatch.setattr(cli, "entry_points", lambda group: [entry] if group == cli.GROUP else [])
+    monkeypatch.setattr(EntryPoint, "load", lambda _: greet)
+    assert "greet" in run("--help")[1]
+    assert run("greet") == (0, "good day\n")
+    assert run("absent")[0] == 2
+
+
+@click.command()
+def greet() -> None:
+    """Says good day."""
+    click.echo("good day")
