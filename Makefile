@@ -61,7 +61,7 @@ fuzz: $(VENV)/.dev ## Fuzz the wire reader and the picture headers for MINUTES (
 	@HEADWORKS_FUZZ_SECONDS=$$(( 60 * $(or $(MINUTES),10) )) $(BIN)/python -m pytest --timeout 0 tests/native/test_wire_fuzz.py tests/property/test_image_bytes.py
 
 sanitize: $(VENV)/.dev ## The native stress tests at length under ThreadSanitizer and AddressSanitizer
-	@PYTHON=$(BIN)/python bash tests/native/sanitize.sh
+	@$(BIN)/python tests/native/sanitize.py
 
 clean: ## Remove what was built, keep the virtual environment
 	@rm -rf build dist demo-out ext/headworks_native/*.so $(VENV)/.installed

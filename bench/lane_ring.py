@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from headworks_native.lane import CompletionRing, LaneRing, Ticket, TicketQueue
+from headworks_native.lane import CompletionRing, Ticket, TicketQueue
+from headworks_native.ring import LaneRing
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 

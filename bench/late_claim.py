@@ -17,7 +17,8 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
-from headworks_native.lane import DONE, CompletionRing, SleepingDecoder, SleepingEngine, SleepingLane, Ticket
+from headworks_native.lane import DONE, CompletionRing, Ticket
+from headworks_native.sleeping import SleepingDecoder, SleepingEngine, SleepingLane
 
 SOURCES, FPS = 64, 30
 OFFERED = SOURCES * FPS

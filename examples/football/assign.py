@@ -18,6 +18,9 @@ from torch.nn import functional
 CHOSEN = 3
 OVERLAP_POWER, SCORE_POWER = 4.0, 0.5
 BOX_WEIGHT = 2.0
+# There is one ball among some fifteen players, and the overlap of a box of two pixels is a poor judge.
+KIND_WEIGHTS = (1.0, 1.5, 5.0)
+LEAST_TARGETS = (0.3, 0.3, 1.0)
 
 
 @dataclass(frozen=True)
@@ -39,21 +42,23 @@ def loss(boxes: Tensor, logits: Tensor, objects: Tensor) -> tuple[Tensor, Tensor
     total = picks.target.sum().clamp(min=1.0)
     # Quality focal weighting: an easy empty cell costs almost nothing.
     weight = (targets - logits.detach().sigmoid()).abs().pow(1.5) + 0.05 * targets
-    score_loss = (functional.binary_cross_entropy_with_logits(logits, targets, reduction="none") * weight).sum()
+    importance = torch.tensor(KIND_WEIGHTS)
+    score_losses = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    score_loss = (score_losses * weight * importance).sum()
     chosen = boxes[picks.row, picks.predictor]
-    box_loss = ((1 - complete_iou(chosen, picks.box)) * picks.target).sum()
+    box_loss = ((1 - complete_iou(chosen, picks.box)) * picks.target * importance[picks.kind]).sum()
     return BOX_WEIGHT * box_loss / total, 2 * score_loss / total
 
 
 def assign(boxes: Tensor, logits: Tensor, objects: Tensor) -> Assignment:
     """Choose predictors for `objects` (B, G, 5)."""
-    near, valid = neighbours(objects)
+    near, valid, closeness = neighbours(objects)
     rows = torch.arange(len(boxes))[:, None, None]
     kinds = objects[..., 0].long().clamp(min=0)
     truth = objects[:, :, None, 1:]
-    overlap = complete_iou(boxes[rows, near], truth).clamp(min=0) + 1e-3
+    overlap = complete_iou(boxes[rows, near], truth).clamp(min=0) + 0.05
     score = logits[rows, near, kinds[..., None]].sigmoid()
-    metric = (score.pow(SCORE_POWER) * overlap.pow(OVERLAP_POWER) + 1e-12) * valid
+    metric = (score.pow(SCORE_POWER) * overlap.pow(OVERLAP_POWER) * closeness + 1e-12) * valid
     best, order = metric.topk(CHOSEN, dim=-1)
     chosen = near.gather(-1, order)
     row = rows.expand_as(chosen)
@@ -63,22 +68,26 @@ def assign(boxes: Tensor, logits: Tensor, objects: Tensor) -> Assignment:
     best = best * (best >= winner.view(-1)[flat])  # a predictor two objects want goes to the better match
     kept = best > 0
     # The object's best pick aims at its overlap, the others at a proportion of that.
-    quality = (overlap.gather(-1, order) * kept).amax(-1, keepdim=True).clamp(0.3, 1)
+    quality = (overlap.gather(-1, order) * kept).amax(-1, keepdim=True)
+    quality = torch.maximum(quality, torch.tensor(LEAST_TARGETS)[kinds][..., None]).clamp(max=1)
     target = best / best.amax(-1, keepdim=True).clamp(min=1e-12) * quality
     return Assignment(row[kept], chosen[kept], kinds[..., None].expand_as(chosen)[kept],
                       truth.expand(*chosen.shape, 4)[kept], target[kept])  # fmt: skip
 
 
-def neighbours(objects: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the nine predictors about each centre, (B, G, 9), and which of them exist."""
+def neighbours(objects: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the nine predictors about each centre, (B, G, 9), which exist, and their closeness (0..1)."""
     columns, rows = GRID_WIDTH * SLOTS, GRID_HEIGHT
     step = torch.tensor([-1, 0, 1])
     column = (objects[..., 1, None] / (CELL / SLOTS)).floor().long() + step.repeat(3)
     row = (objects[..., 2, None] / CELL).floor().long() + step.repeat_interleave(3)
     valid = (column >= 0) & (column < columns) & (row >= 0) & (row < rows) & (objects[..., :1] >= 0)
+    across = objects[..., 1, None] / (CELL / SLOTS) - column - 0.5
+    along = objects[..., 2, None] / CELL - row - 0.5
+    closeness = torch.exp(-across.square() - along.square())
     column, row = column.clamp(0, columns - 1), row.clamp(0, rows - 1)
     predictor = (column % SLOTS) * GRID_HEIGHT * GRID_WIDTH + row * GRID_WIDTH + column // SLOTS
-    return predictor, valid
+    return predictor, valid, closeness
 
 
 def complete_iou(first: Tensor, second: Tensor) -> Tensor:

@@ -28,20 +28,20 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
 METADATA = {
-    "description": "Headworks football example: players, referees and ball on rendered footage",
+    "description": "Headworks football example: players, referees and ball, trained on rendered footage",
     "author": "Headworks",
     "date": "2026-11-24",
     "version": "1.0.0",
-    "license": "same as the repository",
+    "license": "Apache-2.0",
+    "docs": "examples/football/MODEL_CARD.md",
     "stride": "16",
     "task": "detect",
     "batch": "1",
     "imgsz": f"[{INPUT_HEIGHT}, {INPUT_WIDTH}]",
     "names": str(dict(enumerate(CLASS_NAMES))),
+    "args": "{'batch': 1, 'half': False, 'dynamic': True, 'simplify': True, 'opset': 17, 'nms': False}",
     "channels": "3",
-    "half": "False",
-    "dynamic": "True",
-    "nms": "False",
+    "end2end": "False",
 }
 
 

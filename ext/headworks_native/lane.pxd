@@ -1,6 +1,6 @@
-# The C shape of the lanes, for other extensions: the headers in src/, and the classes around them.
+# The C shape of tickets and their way, for other extensions: the headers in src/, and the classes around them.
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 from libcpp cimport bool as cbool
 from libcpp.atomic cimport atomic
 from libcpp.memory cimport unique_ptr
@@ -42,6 +42,7 @@ cdef extern from "ticket.hpp" namespace "headworks" nogil:
         Status status
         Stage stage
         int32_t error_code, source_width, source_height, batch_size
+        cbool leads_batch
         int64_t decode_started_ns, published_ns, launched_ns, executed_ns, completed_ns
         string detail
         vector[Detection] detections
@@ -74,76 +75,6 @@ cdef extern from "completion.hpp" namespace "headworks" nogil:
         CTicket* pop()
 
 
-cdef extern from "ring.hpp" namespace "headworks" nogil:
-    cdef enum class BufferState(int):
-        FREE
-        OPEN
-        CLOSED
-        RUNNING
-        DRAINING
-
-    cdef cppclass RingShape:
-        int32_t buffers, max_batch
-        size_t position_bytes
-        size_t buffer_bytes()
-        size_t region_bytes()
-
-    cdef cppclass Ring:
-        int32_t open_buffer()
-        BufferState state(int32_t buffer)
-        int32_t claimed(int32_t buffer)
-        int32_t published(int32_t buffer)
-        uint8_t* buffer_memory(int32_t buffer)
-
-
-cdef extern from "lane_ring.hpp" namespace "headworks" nogil:
-    cdef cppclass CLaneRing "headworks::LaneRing":
-        CLaneRing(RingShape) except +
-        const Ring& ring()
-        int32_t claim(CTicket&, int64_t now_ns)
-        void publish(int32_t position, int64_t now_ns)
-        int32_t seal()
-        cbool settled(int32_t buffer)
-        void wait_settled(int32_t buffer)
-        int32_t judge(int32_t buffer, int64_t now_ns)
-        void launch(int32_t buffer, int64_t now_ns)
-        void drained(int32_t buffer, int64_t now_ns)
-        void release(int32_t buffer)
-
-
-cdef extern from "sleeping.hpp" namespace "headworks" nogil:
-    cdef cppclass DeviceLane:
-        cbool submit(CTicket&)
-        void close()
-        int64_t ahead()
-        int64_t batches(int32_t size)
-
-    cdef cppclass DecodeTimes:
-        int64_t usual_ns
-        double slow_fraction
-        int64_t slow_ns
-
-    cdef cppclass EngineTimes:
-        int64_t base_ns, frame_ns
-
-    cdef cppclass FailingBatches:
-        int64_t from_ "from"
-        int64_t count
-
-    cdef cppclass CSleepingDecoder "headworks::SleepingDecoder":
-        CSleepingDecoder(DecodeTimes, uint64_t seed) except +
-        void rest()
-
-    cdef cppclass CSleepingEngine "headworks::SleepingEngine":
-        CSleepingEngine(EngineTimes, FailingBatches, size_t position_bytes) except +
-        void begin(int32_t count)
-        void end()
-
-    unique_ptr[DeviceLane] make_sleeping_lane(
-        RingShape, int32_t decoders, DecodeTimes, uint64_t seed, EngineTimes, FailingBatches, CCompletionRing&
-    ) except +
-
-
 cdef class TicketQueue:
     cdef unique_ptr[CTicketQueue] native
 
@@ -163,16 +94,4 @@ cdef class CompletionRing:
     cdef unique_ptr[CCompletionRing] native
 
 
-cdef class LaneRing:
-    cdef unique_ptr[CLaneRing] native
-    cdef RingShape shape
-    cdef list held                # the Ticket in each position, from claim to release; None: nobody
-    cdef vector[uint8_t] written  # 1 from publish to release
-    cdef int check_buffer(self, int32_t buffer, BufferState expected, str verb) except -1
-
-
-cdef class SleepingLane:
-    cdef unique_ptr[DeviceLane] native
-    cdef readonly CompletionRing completions
-    cdef readonly int32_t decoders, max_batch, target
-    cdef cbool open
+cdef int require_at_home(Ticket ticket) except -1

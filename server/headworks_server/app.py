@@ -20,14 +20,16 @@ from typing import Any
 import structlog
 import uvloop
 
-from headworks_native.lane import CompletionRing, LaneRing, SleepingLane
+from headworks_native.lane import CompletionRing
 from headworks_native.pixels import Canvas
+from headworks_native.ring import LaneRing
+from headworks_native.sleeping import SleepingLane
 from headworks_server.config import METRICS_OFF, Settings, usable_cores
 from headworks_server.core.admission import AdmissionPool
 from headworks_server.core.budget import WaitingBytes
 from headworks_server.core.grant import MAX_IN_FLIGHT
-from headworks_server.core.model import ModelFacts, ServedModel
 from headworks_server.core.limits import SessionLimits
+from headworks_server.core.model import ModelFacts, ServedModel
 from headworks_server.engine.base import Engine, ModelSpec
 from headworks_server.engine.onnxruntime import OnnxRuntimeEngine
 from headworks_server.media.bounds import PictureLimits
@@ -100,7 +102,9 @@ def _seat(settings: Settings, spec: ModelSpec, engine: Engine, target: int) -> S
     positions = spec.fixed_batch or target
     ring = LaneRing(buffers=1, max_batch=positions, position_bytes=spec.input.position_bytes)
     memory = spec.input.view(ring.buffer_memory(0), positions)
-    canvas = Canvas(memory, positions=positions, height=spec.input.height, width=spec.input.width, form=spec.input.form)
+    canvas = Canvas(
+        memory.data, positions=positions, height=spec.input.height, width=spec.input.width, form=spec.input.form
+    )
     limits = PictureLimits(max_bytes=settings.max_frame_bytes, max_pixels=settings.max_frame_pixels)
     return Seat(
         ring=ring,

@@ -198,3 +198,11 @@ def test_exception_in_the_body_is_not_held_up() -> None:
         with pytest.raises(KeyError), client.stream():
             raise KeyError("the application's own")
         wait_for(lambda: not server.streams[0].context.is_active())
+
+
+def test_stream_that_was_never_opened_closes_at_once() -> None:
+    """There is nothing to wait for."""
+    with headworks.Client("127.0.0.1:1") as client:
+        stream = client.stream()
+        stream.close()
+        assert stream.account.offered == 0

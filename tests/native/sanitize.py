@@ -1,4 +1,4 @@
-"""`make sanitize`: the lanes' stress under ThreadSanitizer and AddressSanitizer, and test_lane.py on a TSan build.
+"""`make sanitize`: the lanes' stress under ThreadSanitizer and AddressSanitizer, and the lanes' tests on a TSan build.
 
     python tests/native/sanitize.py [SECONDS]       seconds for each stress run, default 60
 
@@ -22,8 +22,8 @@ def main(seconds: float) -> int:
         ("stress, ThreadSanitizer", lambda: run_stress("thread", seconds=seconds), 0),
         ("stress, AddressSanitizer and UBSan", lambda: run_stress("address", seconds=seconds), 0),
         ("stress, planted race (must be found)", lambda: run_stress("planted", seconds=2), FOUND),
-        ("test_lane.py, ThreadSanitizer", run_lane_tests, 0),
-        ("test_lane.py, planted race (must be found)", lambda: run_lane_tests(planted=True), FOUND),
+        ("lane tests, ThreadSanitizer", run_lane_tests, 0),
+        ("lane tests, planted race (must be found)", lambda: run_lane_tests(planted=True), FOUND),
     ]
     for name, start, expected in runs:
         result: subprocess.CompletedProcess[str] = start()

@@ -46,9 +46,9 @@ class Twin:
 class AdmissionMachine(RuleBasedStateMachine):
     """Streams around one pool, and the plain version of its choices."""
 
-    @initialize(lanes=st.integers(1, 3), target=st.integers(1, 2), decoders=st.integers(0, 2))
-    def build(self, lanes: int, target: int, decoders: int) -> None:
-        self.lanes = [CountingLane(target=target, decoders=decoders) for _ in range(lanes)]
+    @initialize(lanes=st.integers(1, 3), batch=st.integers(1, 2), decoders=st.integers(0, 2))
+    def build(self, lanes: int, batch: int, decoders: int) -> None:
+        self.lanes = [CountingLane(target=batch, decoders=decoders) for _ in range(lanes)]
         self.pool = AdmissionPool(list(self.lanes))
         self.streams: list[Twin] = []
         self.place = 0
@@ -60,7 +60,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         if not twin.place and twin.wants:
             self.place += 1
             twin.place = self.place
-            twin.pass_ = max(twin.pass_, self.pass_)
+            twin.pass_ = max(twin.pass_, self.pass_ - STRIDE)
             twin.overtaken.clear()
 
     def twin_next(self) -> Twin | None:
@@ -68,7 +68,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         for twin in sorted((twin for twin in self.streams if twin.place), key=lambda twin: (twin.pass_, twin.place)):
             twin.place = 0
             if twin.wants:
-                self.pass_ = twin.pass_
+                self.pass_ = max(self.pass_, twin.pass_)
                 twin.pass_ += STRIDE // twin.grant.weight
                 twin.waits = False
                 twin.in_flight_count += 1
@@ -82,7 +82,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     def join(self, weight: int, in_flight: int) -> None:
         granted = Grant(weight=weight, max_in_flight=in_flight, window=in_flight + 2)
         session = open_session(granted)
-        self.streams.append(Twin(session, self.pool.join(session), granted))
+        self.streams.append(Twin(session, self.pool.join(session), granted, pass_=self.pass_))
 
     @precondition(lambda self: self.streams)
     @rule(data=st.data(), goes_first=st.booleans())

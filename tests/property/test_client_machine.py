@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from headworks.codec import end_request
 from headworks.outcomes import Closed, Dropped, FrameError, Result
-from headworks.session import DEAD_AFTER_NS, PING_AFTER_NS, ClientSession, OutgoingFrame, Phase
+from headworks.session import DEAD_AFTER_NS, PING_AFTER_NS, ClientSession, OutgoingFrame
 from headworks.v1 import frame_pb2 as pb
 
 OPEN = b"open"
@@ -46,7 +46,7 @@ class ClientMachine(RuleBasedStateMachine):
     def pass_time(self, ms: int) -> None:
         self.now += ms * 1_000_000
 
-    @precondition(lambda self: not self.ended and self.session.phase not in (Phase.CLOSED, Phase.GONE))
+    @precondition(lambda self: not self.ended)
     @rule(gap=st.integers(1, 3))
     def offer(self, gap: int) -> None:
         frame_id = self.session.next_frame_id() + gap - 1

@@ -7,7 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from headworks_native.lane import PENDING, CompletionRing, LaneRing, Ticket, TicketQueue
+from headworks_native.lane import PENDING, CompletionRing, Ticket, TicketQueue
+from headworks_native.ring import LaneRing
 from support.plain_ring import PlainRing, PlainTicket
 
 POSITION_BYTES = 24

@@ -1,4 +1,4 @@
-"""The lanes' ring in plain Python: what headworks_native.lane must equal, without threads, atomics or memory.
+"""The lanes' ring in plain Python: what headworks_native.ring must equal, without threads, atomics or memory.
 
 The oracle of tests/property/test_ring.py and the baseline of bench/lane_ring.py. It takes a lane's tickets through
 claim, publish, seal, judge, launch, drained and release, in one thread, by the words of DESIGN.md.

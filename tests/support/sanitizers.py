@@ -49,13 +49,14 @@ def run_stress(kind: str, *, seconds: float, seed: int | None = None) -> subproc
 
 
 def run_lane_tests(*, planted: bool = False) -> subprocess.CompletedProcess[str]:
-    """Build the extension with ThreadSanitizer, apart from the usual build, and run test_lane.py with it.
+    """Build the extension with ThreadSanitizer, apart from the usual build, and run the lanes' tests with it.
 
-    No suppressions: the interpreter's own accesses are not instrumented, and what is, is ours.
+    No suppressions: the interpreter's own accesses are not instrumented, and what is, is ours. Without capture (-s),
+    so that reports reach stderr.
     """
     target = BUILD / ("planted" if planted else "thread")
     build = ["setup.py", "-q", "build_ext", "--build-lib", str(target), "--build-temp", str(target / "tmp")]
-    only_lane = {**os.environ, "HEADWORKS_SANITIZE": "thread", "HEADWORKS_ONLY": "lane"}
+    only_lane = {**os.environ, "HEADWORKS_SANITIZE": "thread", "HEADWORKS_ONLY": "lane,ring,sleeping"}
     only_lane["CXXFLAGS"] = "-DPLANTED_RACE" if planted else ""
     subprocess.run([sys.executable, *build], check=True, capture_output=True, cwd=ROOT, env=only_lane)
     shutil.copy(ROOT / "ext" / "headworks_native" / "__init__.py", target / "headworks_native")
@@ -66,8 +67,9 @@ def run_lane_tests(*, planted: bool = False) -> subprocess.CompletedProcess[str]
         "PYTHONPATH": os.pathsep.join(map(str, [target, ROOT / "server", ROOT / "clients" / "python"])),
         "PYTHONMALLOC": "malloc",  # so that the sanitizer sees each object's memory come and go
     }
-    test = str(ROOT / "tests" / "native" / "test_lane.py")
-    return _run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--timeout=600", test], limit_s=900, env=env)
+    tests = [str(ROOT / "tests" / "native" / f"test_{noun}.py") for noun in ("lane", "ring_shell", "sleeping")]
+    options = ["-p", "no:cacheprovider", "-s", "--timeout=600"]
+    return _run([sys.executable, "-m", "pytest", *options, *tests], limit_s=900, env=env)
 
 
 def _run(command: list[str], *, limit_s: float, env: dict[str, str]) -> subprocess.CompletedProcess[str]:

@@ -101,6 +101,15 @@ class TestMailbox:
         with pytest.raises(ValueError, match="no frame may follow"):
             session.offer(frame(1))
 
+    def test_frame_after_closed_waits(self) -> None:
+        """The server closed, and its status is on the way: the frame stays here, and the sums hold."""
+        session = open_session()
+        session.receive(closed(0, pb.CLOSE_REASON_DRAINED), 0)
+        session.offer(frame(1))
+        assert session.poll(0) is None
+        assert session.account().waiting == 1
+        assert session.account().violations() == []
+
 
 class TestCredit:
     def test_no_frame_beyond_credit(self) -> None:

@@ -171,7 +171,8 @@ def test_weights_divide_an_overloaded_engine() -> None:
     """Rule 12: integer weights; a camera of weight 3 is served three times as often while all have frames waiting."""
     server = Server(target=1, decoders=1, max_batch=2, seed=7)
     heavy = server.add_camera(fps=1_000, weight=3)
-    light = [server.add_camera(fps=1_000) for _ in range(3)]
+    # Enough others that two frames in flight can carry three shares of what the engine holds at a time.
+    light = [server.add_camera(fps=1_000) for _ in range(11)]
     server.run(30)
     for camera in light:
         ratio = heavy.session.ledger.results / camera.session.ledger.results

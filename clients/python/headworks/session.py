@@ -119,7 +119,8 @@ class ClientSession:
         Raises:
             ValueError: the frame_id does not increase, or the stream has been ended.
         """
-        if self._ending or self.phase in (Phase.CLOSED, Phase.GONE):
+        # Between Closed and the status of the call a frame simply waits: the caller hears of the end with the status.
+        if self._ending:
             raise ValueError(f"frame {frame.frame_id}: the stream has been ended, no frame may follow")
         if frame.frame_id <= self._last_offered_id:
             raise ValueError(f"frame_id {frame.frame_id}: expected more than {self._last_offered_id}")
@@ -262,7 +263,7 @@ class ClientSession:
 
     def _take_waiting(self, now_ns: int) -> OutgoingFrame:
         frame = self._waiting
-        assert frame is not None  # noqa: S101 - _may_send_frame
+        assert frame is not None
         self._waiting = None
         self._sent += 1
         self._last_sent_id = frame.frame_id

@@ -93,11 +93,15 @@ class FrameStream:
         self._call = self._client.call(_Requests(self))
         self._client.watch(self)
         self._reader.start()
-        with self._changed:
-            answered = self._changed.wait_for(
-                lambda: self._session.opened is not None or self._finished, self._client.open_timeout_s
-            )
-            failed = self._session.opened is None and self._finished
+        try:
+            with self._changed:
+                answered = self._changed.wait_for(
+                    lambda: self._session.opened is not None or self._finished, self._client.open_timeout_s
+                )
+                failed = self._session.opened is None and self._finished
+        except BaseException:  # Ctrl-C while nobody answers
+            self._call.cancel()
+            raise
         if not answered:
             self._break(
                 ConnectionFailedError(self._client.target, f"no answer to Open in {self._client.open_timeout_s:g} s")
@@ -173,6 +177,8 @@ class FrameStream:
         Raises:
             HeadworksError: the stream broke, or Closed did not come in time.
         """
+        if self._call is None:
+            return  # never opened
         self.end()
         if threading.current_thread() is not self._reader:
             limit_s = self._client.close_timeout_s
@@ -296,7 +302,7 @@ class FrameStream:
             except Exception:  # a stream outlives the faults of its application
                 logger.exception("stream %r: the callback for %s failed", self.name, type(item).__name__)
             return
-        assert not isinstance(item, Notice)  # noqa: S101 - it always has a callback
+        assert not isinstance(item, Notice)
         with self._changed:
             self._keep(item)
             line = self._log.line(self._now_ns())

@@ -103,6 +103,7 @@ class LaneRing {
       ticket->batch_size = counts_[buffer];
       ticket->settle();
     }
+    tickets(buffer).front()->leads_batch = true;
   }
 
   void drained(int32_t buffer, int64_t now_ns) noexcept {

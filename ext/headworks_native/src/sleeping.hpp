@@ -102,8 +102,8 @@ struct FailingBatches {
 // Takes base + frame x count; its one detection for a frame is a function of the position's bytes.
 class SleepingEngine final : public Engine {
  public:
-  SleepingEngine(const EngineTimes& times, const FailingBatches& failing, size_t position_bytes)
-      : times_(times), failing_(failing), position_bytes_(position_bytes) {}
+  SleepingEngine(const EngineTimes& times, const FailingBatches& failing, size_t position_bytes, int32_t detections)
+      : times_(times), failing_(failing), position_bytes_(position_bytes), detections_(detections) {}
 
   bool launch(Batch& batch) override {
     begin(batch.count());
@@ -122,7 +122,7 @@ class SleepingEngine final : public Engine {
   }
 
   void postprocess(const Batch&, int32_t index, Ticket& ticket) override {
-    ticket.detections.assign(1, outputs_[flip_ ^ 1][index]);
+    ticket.detections.assign(detections_, outputs_[flip_ ^ 1][index]);
   }
 
   // The time of one batch, without one.
@@ -139,6 +139,7 @@ class SleepingEngine final : public Engine {
   const EngineTimes times_;
   const FailingBatches failing_;
   const size_t position_bytes_;
+  const int32_t detections_;  // copies of the one, a frame
   int64_t number_ = 0;
   int flip_ = 0;
   std::vector<Detection> outputs_[2];
@@ -148,10 +149,10 @@ class SleepingEngine final : public Engine {
 // What SleepingLane is made of; times in nanoseconds.
 inline std::unique_ptr<DeviceLane> make_sleeping_lane(const RingShape& shape, int32_t decoders, DecodeTimes decode,
                                                       uint64_t seed, EngineTimes engine, FailingBatches failing,
-                                                      CompletionRing& completions) {
+                                                      int32_t detections, CompletionRing& completions) {
   std::vector<std::unique_ptr<Decoder>> pool;
   for (int32_t i = 0; i < decoders; ++i) pool.push_back(std::make_unique<SleepingDecoder>(decode, seed + i));
-  return std::make_unique<DeviceLane>(shape, std::make_unique<SleepingEngine>(engine, failing, shape.position_bytes),
+  return std::make_unique<DeviceLane>(shape, std::make_unique<SleepingEngine>(engine, failing, shape.position_bytes, detections),
                                       std::move(pool), completions);
 }
 

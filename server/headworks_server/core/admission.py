@@ -5,8 +5,9 @@ whenever it may want admission, and pumps on two events: a frame arrived, a lane
 (`session.admit`) and submits them; until then they stay compressed and replaceable.
 
 Stride scheduling: each stream has a pass, which grows by STRIDE / weight with each frame admitted; the smallest pass
-is next, the longest queued among equals. A stream that comes back takes up the pool's pass, so silence saves nothing
-up, and keeps its own if that is ahead, so leaving and coming back gains nothing.
+is next, the longest queued among equals. A stream that comes back keeps its pass, so leaving and coming back gains
+nothing, but is at most one round behind the pool's, so silence saves up one round and no more: a stream of high weight
+has but one frame waiting, and often is not in the queue at the moment its turn comes.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ class Share:
 
     __slots__ = ("joined", "pass_", "queued", "session", "stride")
 
-    def __init__(self, session: StreamSession, stride: int) -> None:
+    def __init__(self, session: StreamSession, stride: int, pass_: int) -> None:
         self.session = session
         self.stride = stride
-        self.pass_ = 0
+        self.pass_ = pass_
         self.queued = False
         self.joined = True
 
@@ -64,7 +65,7 @@ class AdmissionPool:
         self._lanes = lanes
         self._heap: list[tuple[int, int, Share]] = []  # (pass, order of queueing, share)
         self._order = 0
-        self._pass = 0  # the pass of the last share served
+        self._pass = 0  # the largest pass served: how far the round robin has come
         self._departed = 0  # shares in the heap whose stream has left
 
     @property
@@ -74,7 +75,7 @@ class AdmissionPool:
 
     def join(self, session: StreamSession) -> Share:
         """Take an opened stream in, with the weight it was granted."""
-        return Share(session, STRIDE // session.grant.weight)
+        return Share(session, STRIDE // session.grant.weight, self._pass)
 
     def leave(self, share: Share) -> None:
         """Let a stream go. Idempotent."""
@@ -94,8 +95,8 @@ class AdmissionPool:
         if share.queued or not share.joined or not share.session.wants_admission:
             return
         share.queued = True
-        if share.pass_ < self._pass:
-            share.pass_ = self._pass
+        # One round of a stream of weight 1: what it may be behind and still catch up.
+        share.pass_ = max(share.pass_, self._pass - STRIDE)
         self._order += 1
         heapq.heappush(self._heap, (share.pass_, self._order, share))
 
@@ -122,7 +123,7 @@ class AdmissionPool:
                 if dropped is not None:
                     moved.append(dropped)
                 continue
-            self._pass = share.pass_
+            self._pass = max(self._pass, share.pass_)
             share.pass_ += share.stride
             frame = share.session.admit(now_ns)
             self.estimates[index].outstanding += 1

@@ -91,7 +91,7 @@ class ServerProcess:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _wait_until_ready(self, ready_file: Path) -> None:
-        assert self._process is not None  # noqa: S101
+        assert self._process is not None
         deadline_s = time.monotonic() + READY_TIMEOUT_S
         while not ready_file.exists():
             if self._process.poll() is not None:

@@ -128,7 +128,7 @@ def _stream(cameras: list[Camera], server: ServerProcess, *, model: str | None, 
 
 
 def _served(camera: Camera) -> headworks.ModelInfo:
-    assert camera.stream is not None  # noqa: S101 - just opened
+    assert camera.stream is not None
     return camera.stream.opened.models[0]
 
 

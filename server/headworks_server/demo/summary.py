@@ -53,7 +53,7 @@ def spread_ms(values: Iterable[float]) -> dict[str, float | None]:
 
 def account_of(camera: Camera) -> headworks.Account:
     """Return the stream's account with the outcomes replaced by those that reached the application."""
-    assert camera.stream is not None  # noqa: S101 - cameras are opened before they run
+    assert camera.stream is not None
     account = camera.stream.account
     return replace(account, results=camera.results, drops=dict(camera.drops), errors=camera.errors)
 

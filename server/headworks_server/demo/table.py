@@ -106,7 +106,7 @@ def _missing(camera: Camera) -> Counter[str]:
     """Frames without a result, by reason; those replaced before they were sent among them."""
     missing = Counter(camera.drops)
     if camera.stream is not None and (replaced := camera.stream.account.replaced):
-        missing["replaced before sending"] = replaced
+        missing["replaced here"] = replaced
     return missing
 
 

@@ -20,9 +20,9 @@ from headworks_server.core.admission import AdmissionPool
 from headworks_server.core.budget import WaitingBytes
 from headworks_server.core.events import NoticeKind
 from headworks_server.core.ledger import Ledger
+from headworks_server.core.limits import SessionLimits
 from headworks_server.core.model import ServedModel
 from headworks_server.core.outcomes import CloseReason, FrameErrorCode
-from headworks_server.core.limits import SessionLimits
 from headworks_server.rpc.opening import Opening, OpenRefusedError, resolve
 from headworks_server.rpc.status import STATUS
 from headworks_server.rpc.stream import StreamCall

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import grpc
 
@@ -78,6 +78,7 @@ class StreamCall:
         self._wakeup: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
+        self._ended = False
         self._concluded = False
 
     # The call.
@@ -116,7 +117,8 @@ class StreamCall:
             self._refuse(grpc.StatusCode.INTERNAL, f"a defect of the server: {error!r}")
             return
         # A client that half-closes without End means the same.
-        self._end(time.monotonic_ns())
+        if not self._ended:
+            self._end(time.monotonic_ns())
 
     async def _write(self) -> None:
         session = self.session
@@ -200,6 +202,7 @@ class StreamCall:
         self._service.opened(self)
 
     def _end(self, now_ns: int) -> None:
+        self._ended = True
         self.session.receive_end(now_ns)
         self.wake_if_due(now_ns)
 
@@ -208,7 +211,7 @@ class StreamCall:
     def ticket_done(self, ticket: Ticket, now_ns: int) -> None:
         """Give the ticket's frame its outcome. The caller pumps and wakes."""
         session = self.session
-        frame: Frame = ticket.frame
+        frame = cast(Frame, ticket.frame)
         session.complete(frame, self._outcome(ticket, frame, now_ns), now_ns)
         if session.finished is not None:
             self._conclude()
@@ -315,11 +318,11 @@ class StreamCall:
     def _on_timer(self) -> None:
         self._timer = None
         now_ns = time.monotonic_ns()
-        was_closing = getattr(self.session, "_closing")
+        was_closing = self.session._closing
         self.session.tick(now_ns)
         self._wake()
         self._set_timer(now_ns)
-        if getattr(self.session, "_closing") and not was_closing and self._wakeup is None:
+        if self.session._closing and not was_closing and self._wakeup is None:
             # The writer is stuck behind a client that does not read: the call must end all the same.
             self._loop.call_later(CLOSE_WRITE_S, self._give_up)
 

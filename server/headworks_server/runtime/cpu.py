@@ -13,9 +13,8 @@ from collections.abc import Callable, Hashable
 
 import structlog
 
-from headworks_native.lane import PENDING, CompletionRing, Ticket, TicketQueue
+from headworks_native.lane import CompletionRing, Ticket, TicketQueue
 from headworks_server.core.frame import Frame
-from headworks_server.core.outcomes import FrameErrorCode
 from headworks_server.runtime.seat import Seat
 from headworks_server.runtime.ticket import ticket_of
 
@@ -84,13 +83,12 @@ class CpuLanes:
 
     def _serve_part(self, model: Hashable, seat: Seat, tickets: list[Ticket]) -> None:
         try:
-            size = seat.serve(tickets, self._completions)
+            size = seat.serve(tickets)
+            if size:
+                self.batch_sizes[model][size] += 1
         except Exception as error:  # a defect must cost its frames, never the lane
             log.exception("lane_defect", model=model)
-            for ticket in tickets:
-                if ticket.status == PENDING:
-                    ticket.fail(FrameErrorCode.ENGINE_FAILED, f"a defect of the server: {error!r}")
-                    self._completions.push(ticket)
-            return
-        if size:
-            self.batch_sizes[model][size] += 1
+            seat.recover(tickets, f"a defect of the server: {error!r}")
+        # All at once, behind the work: the first wakes the loop, which then finds the others.
+        for ticket in tickets:
+            self._completions.push(ticket)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headworks_native.lane import SleepingLane
+from headworks_native.sleeping import SleepingLane
 from headworks_server.core.frame import Frame
 from headworks_server.runtime.ticket import ticket_of
 

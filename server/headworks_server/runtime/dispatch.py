@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Protocol
+from typing import Protocol, cast
 
 from headworks_native.lane import FAILED, CompletionRing, Ticket
 from headworks_server.core.admission import AdmissionPool
 from headworks_server.core.events import NoticeKind
+from headworks_server.core.frame import Frame
 from headworks_server.core.model import ServedModel
 from headworks_server.core.outcomes import FrameErrorCode
 
@@ -76,7 +77,7 @@ class Dispatcher:
         now_ns = time.monotonic_ns()
         streams: dict[Stream, None] = {}
         for ticket in tickets:
-            stream: Stream = ticket.frame.stream
+            stream: Stream = cast(Frame, ticket.frame).stream
             streams[stream] = None
             self._account(ticket, stream.model, now_ns)
             stream.ticket_done(ticket, now_ns)
@@ -90,7 +91,7 @@ class Dispatcher:
         """Feed the lane's estimate and the model's health, once a batch."""
         estimate = model.pool.estimates[0]
         estimate.returned(1)
-        if not getattr(ticket, "leads_batch", True):
+        if not ticket.leads_batch:
             return
         failed = ticket.status == FAILED and ticket.error_code == FrameErrorCode.ENGINE_FAILED
         if failed:

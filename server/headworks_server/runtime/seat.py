@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from headworks_native.lane import PENDING, CompletionRing, LaneRing, Ticket
+from headworks_native.lane import PENDING, Ticket
 from headworks_native.pixels import Canvas
+from headworks_native.ring import LaneRing
 from headworks_server.core.outcomes import FrameErrorCode
 from headworks_server.errors import EngineError, FrameRejectedError
 
@@ -61,46 +62,48 @@ class Seat:
         self._head = head
         self._letterboxes: list[Any] = [None] * ring.max_batch
 
-    def serve(self, tickets: list[Ticket], completions: CompletionRing) -> int:
-        """Run tickets to completion and push each to the loop exactly once. Returns the size of the batch that ran."""
+    def serve(self, tickets: list[Ticket]) -> int:
+        """Run tickets to completion: afterwards each is concluded. Returns the size of the batch that ran, or 0."""
         for ticket in tickets:
-            if not self._take_place(ticket):
-                completions.push(ticket)
+            self._take_place(ticket)
         buffer, count = self._ring.close()
         if buffer < 0:
             return 0
-        seated = self._ring.tickets(buffer)
         if count:
-            self._execute(buffer, seated, count)
+            self._execute(buffer, self._ring.tickets(buffer), count)
         self._ring.release(buffer)
-        for ticket in seated:
-            completions.push(ticket)
         return count
 
-    def _take_place(self, ticket: Ticket) -> bool:
-        """Decode a ticket's frame and paint it into the next position. False: the ticket is concluded."""
+    def recover(self, tickets: list[Ticket], detail: str) -> None:
+        """After `serve` raised: free the ring, and fail the tickets that it left without a conclusion."""
+        self._ring.recover()
+        for ticket in tickets:
+            if ticket.status == PENDING:
+                ticket.fail(FrameErrorCode.ENGINE_FAILED, detail)
+
+    def _take_place(self, ticket: Ticket) -> None:
+        """Decode a ticket's frame and paint it into the next position, unless it is concluded before that."""
         if not ticket.begin_decode():
-            return False
+            return
         try:
             picture = self._preparer.prepare(
                 ticket.data, encoding=ticket.encoding, width=ticket.width, height=ticket.height
             )
         except FrameRejectedError as error:
             ticket.fail(error.code, error.detail)
-            return False
-        except Exception as error:  # a defect of a decoder must cost one frame, not the lane
+            return
+        except Exception as error:  # a defect of a decoder must cost one frame, not its batch
             ticket.fail(FrameErrorCode.UNDECODABLE, f"the decoder failed: {error!r}")
-            return False
+            return
         position = self._ring.claim(ticket)
         if position < 0:
-            return False
+            return
         letterbox = picture.letterbox
-        self._canvas.paint(position, picture.pixels, left=letterbox.left, top=letterbox.top, swap=picture.is_bgr)
+        self._canvas.paint(position, picture.pixels.data, left=letterbox.left, top=letterbox.top, swap=picture.is_bgr)
         ticket.source_width = letterbox.source_width
         ticket.source_height = letterbox.source_height
         self._letterboxes[position] = letterbox
         self._ring.publish(position)
-        return True
 
     def _execute(self, buffer: int, seated: list[Ticket], count: int) -> None:
         self._ring.launch(buffer)
