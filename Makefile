@@ -33,7 +33,8 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml setup.py clients/python/pyproje
 
 $(VENV)/.dev: $(VENV)/.installed
 	@echo "installing the development tools"
-	@$(BIN)/python tools/dev_requirements.py | $(BIN)/pip install -q --disable-pip-version-check -r /dev/stdin
+	@$(BIN)/pip install -q --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(BIN)/pip install -q --disable-pip-version-check --group dev
 	@touch $@
 
 demo: $(VENV)/.installed ## Ten rendered match cameras through a server on this machine (CAMERAS, SECONDS, FPS)

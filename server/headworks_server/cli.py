@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import click
 
@@ -13,16 +13,28 @@ from headworks_server.errors import ServerError
 
 
 def _flags(command: Any) -> Any:
-    """Give a command one flag for each plain setting, described as the setting is."""
+    """Give a command one flag for each plain setting, described as the setting is. `load_settings` validates them."""
     for name, setting in reversed(Settings.model_fields.items()):
         if name in ("models", "sleeping"):
             continue
-        flag = f"--{name.replace('_', '-')}"
-        is_flag = setting.annotation is bool
+        default = setting.default if setting.default is not None else "by the machine"
         command = click.option(
-            flag, name, is_flag=is_flag, default=None, help=f"{setting.description} [default: {setting.default}]"
+            f"--{name.replace('_', '-')}",
+            name,
+            is_flag=setting.annotation is bool,
+            default=None,
+            metavar=None if setting.annotation is bool else _metavar(setting.annotation),
+            help=f"{setting.description} [default: {default}]",
         )(command)
     return command
+
+
+def _metavar(annotation: Any) -> str:
+    """What a setting's value looks like, for --help."""
+    if get_origin(annotation) is Literal:
+        return "|".join(get_args(annotation))
+    kinds = {int: "NUMBER", int | None: "NUMBER", float: "NUMBER", str: "TEXT"}
+    return kinds.get(annotation, "VALUE")
 
 
 @click.command(

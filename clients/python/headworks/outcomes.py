@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 
-# A named tuple, for a frame may carry hundreds: made four times as fast as a frozen dataclass.
+# A named tuple, for a frame may carry hundreds: made in less than half the time of a frozen dataclass.
 class Detection(NamedTuple):
     """A half-open box [x1, x2) x [y1, y2) in pixels of the picture that was sent."""
 

@@ -56,11 +56,11 @@ class StreamSession:
         grant: what was granted; the default until Open.
         ledger: frames by outcome so far.
         in_flight: frames admitted and without an outcome.
+        closing: whether Closed goes out as soon as no frame is without an outcome.
         finished: how the stream ended: set once Closed was handed out, or the peer is gone and no frame is in flight.
     """
 
     __slots__ = (
-        "_closing",
         "_control",
         "_credit",
         "_grace_end_ns",
@@ -72,6 +72,7 @@ class StreamSession:
         "_outbox",
         "_row",
         "_status",
+        "closing",
         "finished",
         "grant",
         "in_flight",
@@ -223,12 +224,12 @@ class StreamSession:
             self._outbox.has_due(now_ns)
             or bool(self._control.events)
             or (self.state is State.OPEN and self._credit.worth_telling(self.ledger.received, rides=False))
-            or (self._closing and not self._outbox.pending)
+            or (self.closing and not self._outbox.pending)
         )
 
     def poll(self, now_ns: int) -> list[Event]:
         """Hand out the events that are due, in order. They count as told."""
-        closed = self._closing and not self._outbox.pending
+        closed = self.closing and not self._outbox.pending
         events: list[Event] = self._outbox.take(now_ns, flush=closed)  # type: ignore[assignment]
         if self._control.events:
             events = self._control.take() + events
@@ -260,7 +261,7 @@ class StreamSession:
     def _enter(self, state: State) -> None:
         self.state = state
         self._row = _ROWS[state]
-        self._closing = state in _CLOSING_STATES
+        self.closing = state in _CLOSING_STATES
 
     def _apply(self, what: Input, now_ns: int, *arguments: Any) -> Any:
         transition = self._row.get(what)

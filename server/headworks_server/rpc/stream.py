@@ -19,7 +19,6 @@ from headworks_native.lane import DEADLINE, DONE, FAILED, Ticket
 from headworks_server.core.admission import Share
 from headworks_server.core.events import (
     IGNORE,
-    CloseStatus,
     DropOutcome,
     ErrorOutcome,
     NoticeKind,
@@ -29,7 +28,7 @@ from headworks_server.core.events import (
 )
 from headworks_server.core.frame import Frame
 from headworks_server.core.model import ServedModel
-from headworks_server.core.outcomes import CloseReason, DropReason, DropStage, FrameErrorCode
+from headworks_server.core.outcomes import DropReason, DropStage, FrameErrorCode
 from headworks_server.core.session import StreamSession
 from headworks_server.rpc import codec
 from headworks_server.rpc.opening import OpenRefusedError
@@ -38,7 +37,7 @@ from headworks_server.rpc.status import STATUS
 if TYPE_CHECKING:
     from headworks_server.rpc.service import FrameService
 
-CLOSE_WRITE_S = 2.0  # how long a client that reads nothing may hold up its Closed
+CLOSE_WRITE_S = 5.0  # how long a client that reads nothing may hold up its Closed
 MAX_NAME = 64
 
 
@@ -78,6 +77,8 @@ class StreamCall:
         self._wakeup: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
+        self._last_call_timer: asyncio.TimerHandle | None = None
+        self._writes = 0
         self._ended = False
         self._concluded = False
 
@@ -93,7 +94,7 @@ class StreamCall:
             self._abandon()
             raise
         finally:
-            self._stop_timer()
+            self._stop_timers()
             self._wake()  # the writer looks once more and ends
         if self._refusal is not None:
             await self._context.abort(*self._refusal)
@@ -113,8 +114,7 @@ class StreamCall:
         except (grpc.aio.BaseError, grpc.aio.UsageError, asyncio.CancelledError):
             return  # the call is over; the handler hears of it by itself
         except Exception as error:
-            self._service.log.exception("stream_defect", stream_id=self.stream_id)
-            self._refuse(grpc.StatusCode.INTERNAL, f"a defect of the server: {error!r}")
+            self._defect(error)
             return
         # A client that half-closes without End means the same.
         if not self._ended:
@@ -126,6 +126,7 @@ class StreamCall:
             while session.finished is None and not self._done.done():
                 now_ns = time.monotonic_ns()
                 if session.has_due(now_ns):
+                    self._writes += 1
                     await self._context.write(codec.encode_events(session.poll(now_ns), self._opened_entry))
                 else:
                     self._set_timer(now_ns)
@@ -135,8 +136,7 @@ class StreamCall:
         except (grpc.aio.BaseError, grpc.aio.UsageError, asyncio.CancelledError):
             return  # the peer is gone
         except Exception as error:
-            self._service.log.exception("stream_defect", stream_id=self.stream_id)
-            self._refuse(grpc.StatusCode.INTERNAL, f"a defect of the server: {error!r}")
+            self._defect(error)
             return
         self._conclude()
 
@@ -212,7 +212,12 @@ class StreamCall:
         """Give the ticket's frame its outcome. The caller pumps and wakes."""
         session = self.session
         frame = cast(Frame, ticket.frame)
-        session.complete(frame, self._outcome(ticket, frame, now_ns), now_ns)
+        try:
+            outcome = self._outcome(ticket, frame, now_ns)
+        except Exception as error:  # must cost this stream, not those of the tickets behind
+            self._defect(error)
+            outcome = ErrorOutcome(FrameErrorCode.ENGINE_FAILED, "a defect of the server")
+        session.complete(frame, outcome, now_ns)
         if session.finished is not None:
             self._conclude()
         elif self._share is not None and self.model is not None:
@@ -281,9 +286,7 @@ class StreamCall:
 
     def wake_if_due(self, now_ns: int) -> None:
         """Wake the writer if there is something to write, or the time to look again has changed."""
-        if self._wakeup is None:
-            return  # it is writing, and looks again afterwards
-        if self.session.has_due(now_ns):
+        if self._wakeup is None or self.session.has_due(now_ns):
             self._wake()
         else:
             self._set_timer(now_ns)
@@ -293,7 +296,10 @@ class StreamCall:
         return codec.opened_entry(event, self.model.facts, self._service.wire_limits, self.stream_id)
 
     def _wake(self) -> None:
-        if self._wakeup is not None and not self._wakeup.done():
+        if self._wakeup is None:
+            if self.session.closing:
+                self._last_call()
+        elif not self._wakeup.done():
             self._wakeup.set_result(None)
 
     # Time.
@@ -310,26 +316,32 @@ class StreamCall:
         self._timer_ns = wakeup_ns
         self._timer = self._loop.call_later(max(wakeup_ns - now_ns, 0) / 1e9 + 1e-4, self._on_timer)
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _stop_timers(self) -> None:
+        for timer in (self._timer, self._last_call_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._last_call_timer = None
 
     def _on_timer(self) -> None:
         self._timer = None
         now_ns = time.monotonic_ns()
-        was_closing = self.session._closing
         self.session.tick(now_ns)
         self._wake()
         self._set_timer(now_ns)
-        if self.session._closing and not was_closing and self._wakeup is None:
-            # The writer is stuck behind a client that does not read: the call must end all the same.
-            self._loop.call_later(CLOSE_WRITE_S, self._give_up)
 
-    def _give_up(self) -> None:
-        if not self._done.done():
-            status = CloseStatus(CloseReason.IDLE_TIMEOUT, "idle_timeout", "the client neither sends nor reads")
-            self._refuse(STATUS[status.kind], status.detail)
+    def _last_call(self) -> None:
+        """The session is closing and the writer is stuck: end the call unless it gets on within CLOSE_WRITE_S."""
+        if self._last_call_timer is None:
+            self._last_call_timer = self._loop.call_later(CLOSE_WRITE_S, self._give_up, self._writes)
+
+    def _give_up(self, writes: int) -> None:
+        self._last_call_timer = None
+        if self._done.done() or self._wakeup is not None:
+            return
+        if self._writes != writes:
+            self._last_call()
+            return
+        self._refuse(grpc.StatusCode.DEADLINE_EXCEEDED, f"the client has read nothing for {CLOSE_WRITE_S:g} s")
 
     # The end.
 
@@ -339,6 +351,11 @@ class StreamCall:
             self._refusal = (code, detail)
             self._abandon()
             self._done.set_result(None)
+
+    def _defect(self, error: Exception) -> None:
+        """Something that must not happen: end this call, and no other."""
+        self._service.log.exception("stream_defect", stream_id=self.stream_id)
+        self._refuse(grpc.StatusCode.INTERNAL, f"a defect of the server: {error!r}")
 
     def _abandon(self) -> None:
         """The peer is gone, or is to be: nothing is delivered any more, and what is in hand is cancelled."""
@@ -355,7 +372,7 @@ class StreamCall:
         if self._concluded or self.session.finished is None:
             return
         self._concluded = True
-        self._stop_timer()
+        self._stop_timers()
         if self._share is not None and self.model is not None:
             self.model.pool.leave(self._share)
         self._service.closed(self, (time.monotonic_ns() - self._opened_ns) / 1e9)
