@@ -7,7 +7,6 @@ else: no session, no credit, no order, no lanes. The first request is the Open.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import struct
 from pathlib import Path
@@ -26,9 +25,7 @@ from headworks_server.runtime.allocator import raise_malloc_thresholds
 
 MAX_FRAME_BYTES = 16_000_000
 BOX = struct.pack("<5fI", 1.5, 2.5, 3.5, 4.5, 0.5, 1)
-OPENED = pb.StreamFramesResponse(
-    events=[pb.ServerEvent(opened=pb.Opened(frames_allowed=1 << 40))]
-).SerializeToString()
+OPENED = pb.StreamFramesResponse(events=[pb.ServerEvent(opened=pb.Opened(frames_allowed=1 << 40))]).SerializeToString()
 
 
 def answer(detections: int) -> bytes:

@@ -21,7 +21,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-
 LogLine = dict[str, Any]
 PATIENCE_S = 20.0
 """How long a test waits for what must happen; long, because it only ends a test that has failed anyway."""
@@ -175,7 +174,7 @@ class Server:
 
     def metrics(self) -> dict[str, float]:
         """What /metrics says: "name{labels}" to value."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=PATIENCE_S) as response:  # noqa: S310
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=PATIENCE_S) as response:
             text = response.read().decode()
         pairs = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
