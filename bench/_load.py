@@ -1,7 +1,8 @@
 """Cameras as raw bytes: the load of every benchmark that goes over gRPC, in a process of its own.
 
-One grpc.aio loop drives all cameras. Each keeps to its credit; a paced camera offers a frame when it is due and holds
-the newest while it has no credit, an unpaced one keeps `outstanding` frames on the way. Answers are walked, not parsed.
+One grpc.aio loop drives all cameras. Each keeps to its credit and to `outstanding` frames on the way; a paced camera
+offers a frame when it is due and holds the newest while it may not send, an unpaced one sends when it was answered.
+Answers are walked, not parsed.
 CPU times, frames and ages are those between the end of the warm-up and the end of the run. A benchmark calls
 `run_load`; this module, executed, takes the load as JSON and prints what came of it as JSON.
 """
@@ -46,7 +47,8 @@ class Load:
         streams: cameras.
         connections: that they share, evenly.
         fps: frames a second of each camera; 0 for as fast as they are answered.
-        outstanding: frames of a camera that are on the way at a time, where fps is 0.
+        outstanding: most frames of a camera that are on the way at a time; 0 leaves it to the credit. Of a camera
+            with one on the way the server never has a newer frame to drop it for.
         frame_bytes: size of each frame, which then holds no picture; or
         clip: a folder of JPEG files, relative to the repository, which the cameras repeat from different places.
         warm_s: before the measurement.
@@ -85,6 +87,7 @@ class Camera:
         self._answers = answers
         self._ages = ages
         self._closed_loop = not load.fps
+        self._outstanding = load.outstanding or 1 << 30
         self._offered: deque[float] = deque(maxlen=load.outstanding if self._closed_loop else 1)
         self._due: dict[int, float] = {}
         self._allowed = 0
@@ -120,7 +123,7 @@ class Camera:
 
     async def _write(self) -> None:
         while not self._ending:
-            while self._offered and self._sent < self._allowed:
+            while self._offered and self._sent < self._allowed and len(self._due) < self._outstanding:
                 due_s = self._offered.popleft()
                 self._sent += 1
                 self._due[self._sent] = due_s
@@ -158,6 +161,7 @@ class Camera:
         if due_s is None:
             due_s = self._due.pop(next(iter(self._due)))
         self._ages.append(now_s - due_s)
+        self._wake.set()
         if self._closed_loop and not self._ending:
             self.offer(now_s)
 
@@ -285,12 +289,10 @@ def run_load(server: ServerProcess, load: Load) -> dict[str, Any]:
 
 
 def check_complete(figures: dict[str, Any]) -> None:
-    """See that every frame that was sent was answered with a result, and that the cameras kept their pace."""
+    """See that every frame that was sent was answered with a result."""
     total = figures["total"]
     assert total["dropped"] == total["errors"] == 0, total
     assert total["results"] == total["sent"], total
-    # A machine that stalls for several frame periods makes a camera skip a frame, which then costs neither side.
-    assert total["replaced"] <= 0.1 * total["sent"], total
 
 
 def main() -> None:

@@ -29,8 +29,8 @@ AIM_S = 2.0
 WIDTH, HEIGHT = 7680, 4320
 
 
-def main() -> None:
-    """Decode each file once a round, print one JSON line."""
+def run() -> dict[str, object]:
+    """Decode each file once a round and return the benchmark's line."""
     ordinary = pictures.jpeg(textured(), quality=80, full_chroma=False)
     files = {
         "ordinary": (Encoding.JPEG, ordinary),
@@ -50,7 +50,7 @@ def main() -> None:
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     baseline = medians.pop("ordinary")
     worst = max(medians, key=lambda name: medians[name])
-    record = {
+    return {
         "benchmark": "decode_worst",
         "ours": round(medians[worst], 3),
         "baseline": round(baseline, 3),
@@ -58,11 +58,11 @@ def main() -> None:
         "ratio": round(medians[worst] / baseline, 2),
         "spread": round((max(seconds[worst]) - min(seconds[worst])) / medians[worst], 3),
         "aim": f"ours at most {AIM_S}",
+        "met": medians[worst] <= AIM_S,
         "worst": worst,
         "pictures": {name: round(value, 3) for name, value in medians.items()},
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
-    print(json.dumps(record))
 
 
 def textured() -> pictures.Pixels:
@@ -88,4 +88,4 @@ def deep_png(height: int, *, depth: int, interlace: int) -> bytes:
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(run()))

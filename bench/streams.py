@@ -1,7 +1,7 @@
-"""What many streams cost: server CPU per frame at 1,000 streams against 10, with 1,000 frames/s in all in both.
+"""What many quiet streams cost: server CPU per frame with 1,000 streams over that with 10, 1,000 frames/s in both.
 
-Null engine, 2 KB frames, 8 connections; one server takes both loads in turn, each from a fresh client with fresh
-streams. The line also carries what a stream that was only opened adds to the server's memory.
+Null engine, frames of 2 KB, eight connections. The line also tells by how much memory 1,000 opened streams that have
+sent nothing make the server grow; the first rounds have warmed it by then.
 """
 
 from __future__ import annotations
@@ -9,51 +9,43 @@ from __future__ import annotations
 import statistics
 
 from bench._load import Load, check_complete, run_load
-from bench._measure import ROUNDS, Line, ServerProcess, headworks, print_lines, ratio_line, say
+from bench._measure import ROUNDS, Line, headworks, print_lines, ratio_line, say
 
-FEW, MANY = 10, 1000
+MANY, FEW = 1000, 10
 FRAMES_S = 1000.0
-AT_MOST, KB_AT_MOST = 1.25, 64.0
-
-
-def load(streams: int, *, seconds: float) -> Load:
-    """All frames of a second, spread over so many streams."""
-    # Every stream has had its first frame before the measurement begins.
-    return Load(
-        streams=streams,
-        connections=8,
-        fps=FRAMES_S / streams,
-        frame_bytes=2000,
-        warm_s=1.2 * streams / FRAMES_S + 0.5,
-        seconds=seconds,
-    )
-
-
-def memory_per_stream_kb(server: ServerProcess) -> float:
-    """Kilobytes that each of 1,000 streams adds when it is opened, on a server that has served streams before."""
-    return float(run_load(server, load(MANY, seconds=1.0))["kb_opening"]) / MANY
+CONNECTIONS, FRAME_BYTES = 8, 2000
+AIM, AIM_KB = 1.25, 64
 
 
 def run(*, quick: bool = False) -> Line:
-    """Both loads in alternating rounds."""
-    seconds = 1.0 if quick else 4.0
-    rounds, kb = [], []
-    for _ in range(3):
-        with headworks("--backend", "null") as server:
-            run_load(server, load(FEW, seconds=1.0))
-            kb.append(memory_per_stream_kb(server))
+    """Few and many streams in alternating rounds, on one server."""
+    rounds, opening = [], []
     with headworks("--backend", "null") as server:
         for number in range(ROUNDS):
-            many, few = (run_load(server, load(streams, seconds=seconds)) for streams in (MANY, FEW))
-            check_complete(many)
-            check_complete(few)
+            many, few = (measure(server, streams, seconds=1.0 if quick else 3.0) for streams in (MANY, FEW))
             rounds.append((many["server_us"], few["server_us"]))
-            say(f"streams: round {number + 1}: {rounds[-1][0]:.0f} and {rounds[-1][1]:.0f} us")
-    idle_kb = statistics.median(kb)
-    aim = f"ratio at most {AT_MOST}, idle_stream_kb at most {KB_AT_MOST:.0f}"
-    line = ratio_line("streams", rounds, unit="us of server CPU a frame", aim=aim, at_most=AT_MOST)
-    line["met"] = line["met"] and idle_kb <= KB_AT_MOST
-    return line | {"idle_stream_kb": round(idle_kb, 1)}
+            opening.append(many["kb_opening"] / MANY)
+            say(f"streams: round {number + 1}: {rounds[-1][0]:.0f} and {rounds[-1][1]:.0f} us, {opening[-1]:.1f} KB")
+    kb = max(opening)
+    aim = f"ratio at most {AIM}, kb_a_stream at most {AIM_KB}"
+    line = ratio_line("streams", rounds, unit="us of server CPU a frame", aim=aim, at_most=AIM)
+    line["met"] = line["met"] and kb <= AIM_KB
+    return line | {"kb_a_stream": round(kb, 1), "kb_a_stream_later": round(statistics.median(opening), 1)}
+
+
+def measure(server: object, streams: int, *, seconds: float) -> dict[str, float]:
+    """One load of that many streams."""
+    load = Load(
+        streams=streams,
+        connections=CONNECTIONS,
+        fps=FRAMES_S / streams,
+        frame_bytes=FRAME_BYTES,
+        warm_s=1.2,  # every stream has sent a frame by then
+        seconds=seconds,
+    )
+    figures = run_load(server, load)
+    check_complete(figures)
+    return figures
 
 
 if __name__ == "__main__":

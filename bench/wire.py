@@ -6,14 +6,13 @@ with 25 detections against building and serialising the message. Rounds alternat
 
 from __future__ import annotations
 
-import json
-import statistics
 import struct
 import time
 from collections.abc import Callable
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from bench._measure import Line, print_lines, ratio_line
 from headworks.v1.frame_pb2 import (
     Frame,
     Output,
@@ -26,6 +25,7 @@ from headworks.v1.frame_pb2 import (
 from headworks_native import wire
 
 ROUNDS = 9
+AT_MOST = 0.1
 MESSAGE = StreamFramesRequest(
     frame=Frame(
         frame_id=1234, capture_time=Timestamp(seconds=1_764_000_000, nanos=123), encoding=1, data=b"x" * 200_000
@@ -93,24 +93,23 @@ def microseconds(work: Callable[[], object], calls: int) -> float:
     return (time.process_time_ns() - begin) / calls / 1000
 
 
-def compare(name: str, ours: Callable[[], object], baseline: Callable[[], object], *, calls: int, aim: float) -> None:
-    """Time both in alternating rounds and print the medians; `spread` is the range of the ratio over its median."""
+def compare(name: str, ours: Callable[[], object], baseline: Callable[[], object], *, calls: int) -> Line:
+    """Time both in alternating rounds."""
     assert ours() == baseline()
     microseconds(baseline, calls)  # the first round pays for fresh memory
     rounds = [(microseconds(ours, calls * 10), microseconds(baseline, calls)) for _ in range(ROUNDS)]
-    ratios = [mine / theirs for mine, theirs in rounds]
-    line = {
-        "benchmark": name,
-        "ours": round(statistics.median(mine for mine, _ in rounds), 3),
-        "baseline": round(statistics.median(theirs for _, theirs in rounds), 3),
-        "unit": "us CPU",
-        "ratio": round(statistics.median(ratios), 4),
-        "spread": round((max(ratios) - min(ratios)) / statistics.median(ratios), 3),
-        "aim": aim,
-    }
-    print(json.dumps(line))
+    return ratio_line(name, rounds, unit="us CPU", aim=f"ratio at most {AT_MOST}", at_most=AT_MOST)
+
+
+def read() -> Line:
+    """The reader."""
+    return compare("wire_read", read_ours, read_protobuf, calls=2000)
+
+
+def result() -> Line:
+    """The encoder."""
+    return compare("wire_result", result_ours, result_protobuf, calls=500)
 
 
 if __name__ == "__main__":
-    compare("wire_read", read_ours, read_protobuf, calls=2000, aim=0.1)
-    compare("wire_result", result_ours, result_protobuf, calls=500, aim=0.1)
+    print_lines(lambda **_: [read(), result()])

@@ -94,7 +94,7 @@ cdef class Ticket:
     def batch_size(self): return self.native.batch_size
     @property
     def leads_batch(self):
-        """Whether this is the first ticket of a batch that was launched: whoever counts batches counts these."""
+        """Whether this is the first wanted ticket of a batch that was launched: who counts batches counts these."""
         return self.native.leads_batch
 
     @property

@@ -28,7 +28,7 @@ cdef extern from "sleeping.hpp" namespace "headworks" nogil:
         int64_t count
 
     cdef cppclass CSleepingDecoder "headworks::SleepingDecoder":
-        CSleepingDecoder(DecodeTimes, uint64_t seed) except +
+        CSleepingDecoder(DecodeTimes, uint64_t seed, size_t head_bytes) except +
         void rest()
 
     cdef cppclass CSleepingEngine "headworks::SleepingEngine":

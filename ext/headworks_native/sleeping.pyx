@@ -93,7 +93,7 @@ cdef class SleepingDecoder:
     cdef unique_ptr[CSleepingDecoder] native
 
     def __cinit__(self, *, double decode_ms, double slow_fraction=0.0, double slow_ms=0.0, uint64_t seed=0):
-        self.native.reset(new CSleepingDecoder(decode_times(decode_ms, slow_fraction, slow_ms), seed))
+        self.native.reset(new CSleepingDecoder(decode_times(decode_ms, slow_fraction, slow_ms), seed, 0))
 
     def decode(self):
         """Take the time of one frame, without the GIL."""

@@ -66,12 +66,12 @@ def slow(slow_process: Server) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def impatient_process() -> Iterator[Server]:
     # Results of 60 KB: a client that does not read them holds up its writer at once.
-    with Server(backend="null", null_detections=2000, idle_timeout_seconds=0.5, max_streams=2) as server:
+    with Server(backend="null", null_detections=2000, idle_timeout_seconds=0.5, max_streams=3) as server:
         yield server
 
 
 @pytest.fixture
 def impatient(impatient_process: Server) -> Iterator[Server]:
-    """No work at all, large results, an idle timeout of half a second, at most two streams."""
+    """No work at all, large results, an idle timeout of half a second, at most three streams."""
     yield impatient_process
     impatient_process.check()

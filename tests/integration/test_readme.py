@@ -1,4 +1,4 @@
-"""The README is executed: its client runs against a real server, its commands and settings exist, its links lead somewhere."""
+"""The README is executed: its client runs, its commands and settings exist, its links lead somewhere."""
 
 from __future__ import annotations
 

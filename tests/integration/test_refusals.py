@@ -169,12 +169,16 @@ def test_fields_of_the_future_are_ignored(serving: Server) -> None:
 
 def test_more_streams_than_allowed_are_refused(impatient: Server) -> None:
     """max_streams: the next stream is refused RESOURCE_EXHAUSTED with the limit, and has room when one has left."""
-    with RawCamera(impatient.target, open_request()) as first, RawCamera(impatient.target, open_request()) as second:
-        assert first.opened.stream_id != second.opened.stream_id
-        with RawCamera(impatient.target, open_request()) as third:
-            code, detail = third.status()
+    with (
+        RawCamera(impatient.target, open_request()) as first,
+        RawCamera(impatient.target, open_request()) as second,
+        RawCamera(impatient.target, open_request()) as third,
+    ):
+        assert len({camera.opened.stream_id for camera in (first, second, third)}) == 3
+        with RawCamera(impatient.target, open_request()) as surplus:
+            code, detail = surplus.status()
             assert code is CODES.RESOURCE_EXHAUSTED
-            assert "2 streams" in detail
+            assert "3 streams" in detail
         first.close()
-        with RawCamera(impatient.target, open_request()) as fourth:
-            assert fourth.opened
+        with RawCamera(impatient.target, open_request()) as later:
+            assert later.opened

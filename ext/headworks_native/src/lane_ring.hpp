@@ -103,7 +103,12 @@ class LaneRing {
       ticket->batch_size = counts_[buffer];
       ticket->settle();
     }
-    tickets(buffer).front()->leads_batch = true;
+    // The first that is still wanted: what becomes of it is what became of the batch.
+    for (Ticket* ticket : tickets(buffer)) {
+      if (!ticket->pending()) continue;
+      ticket->leads_batch = true;
+      break;
+    }
   }
 
   void drained(int32_t buffer, int64_t now_ns) noexcept {

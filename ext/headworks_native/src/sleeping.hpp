@@ -51,7 +51,9 @@ struct DecodeTimes {
 // "Decodes" by keeping the head of the payload; payloads that begin with "BAD!" are undecodable.
 class SleepingDecoder final : public Decoder {
  public:
-  SleepingDecoder(const DecodeTimes& times, uint64_t seed) : times_(times), random_(seed) {}
+  // Keeps `head_bytes` of a payload, as much as a position holds.
+  SleepingDecoder(const DecodeTimes& times, uint64_t seed, size_t head_bytes)
+      : times_(times), head_bytes_(head_bytes), random_(seed) {}
 
   bool decode(Ticket& ticket) override {
     rest();
@@ -61,7 +63,7 @@ class SleepingDecoder final : public Decoder {
     }
     ticket.source_width = ticket.width;
     ticket.source_height = ticket.height;
-    scratch_.assign(ticket.data, ticket.data + std::min(ticket.length, MAX_SCRATCH));
+    scratch_.assign(ticket.data, ticket.data + std::min(ticket.length, head_bytes_));
     return true;
   }
 
@@ -78,9 +80,8 @@ class SleepingDecoder final : public Decoder {
   }
 
  private:
-  static constexpr size_t MAX_SCRATCH = 1 << 20;
-
   const DecodeTimes times_;
+  const size_t head_bytes_;
   std::mt19937_64 random_;
   std::uniform_real_distribution<double> chance_{0.0, 1.0};
   std::vector<uint8_t> scratch_;
@@ -151,7 +152,7 @@ inline std::unique_ptr<DeviceLane> make_sleeping_lane(const RingShape& shape, in
                                                       uint64_t seed, EngineTimes engine, FailingBatches failing,
                                                       int32_t detections, CompletionRing& completions) {
   std::vector<std::unique_ptr<Decoder>> pool;
-  for (int32_t i = 0; i < decoders; ++i) pool.push_back(std::make_unique<SleepingDecoder>(decode, seed + i));
+  for (int32_t i = 0; i < decoders; ++i) pool.push_back(std::make_unique<SleepingDecoder>(decode, seed + i, shape.position_bytes));
   return std::make_unique<DeviceLane>(shape, std::make_unique<SleepingEngine>(engine, failing, shape.position_bytes, detections),
                                       std::move(pool), completions);
 }

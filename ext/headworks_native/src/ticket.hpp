@@ -70,7 +70,7 @@ struct Ticket {
   int32_t source_width = 0;
   int32_t source_height = 0;
   int32_t batch_size = 0;
-  bool leads_batch = false;  // the first of its batch: whoever counts batches counts these
+  bool leads_batch = false;  // the first wanted one of a launched batch: who counts batches counts these
   int64_t decode_started_ns = 0;
   int64_t published_ns = 0;
   int64_t launched_ns = 0;

@@ -47,7 +47,8 @@ def resolve(request: pb.Open, models: Mapping[str, ServedModel]) -> Opening:
     model = _select(request, models)
     facts = model.facts
     if request.result.form not in FORMS:
-        form = pb.ResultOptions.Form.Name(request.result.form)
+        names = dict(zip(pb.ResultOptions.Form.values(), pb.ResultOptions.Form.keys(), strict=True))
+        form = names.get(request.result.form, f"form {request.result.form}, which this release does not know")
         raise OpenRefusedError("unimplemented", f"{facts.name}: expected results as detections, got {form}")
     if not 0.0 <= request.result.score_threshold <= 1.0:
         raise OpenRefusedError(

@@ -84,7 +84,7 @@ class FrameService:
         limits: ServiceLimits,
         budget: WaitingBytes,
         metrics: StreamMetrics,
-        pump: Callable[[AdmissionPool, int], None],
+        pump: Callable[[AdmissionPool, int, object], None],
         health_changed: Callable[[str, bool], Any],
     ) -> None:
         self.limits = limits

@@ -180,7 +180,7 @@ class StreamCall:
             return
         pool = self.model.pool
         pool.offer(share)
-        self._service.pump(pool, now_ns)
+        self._service.pump(pool, now_ns, self)
 
     def _open(self, request: pb.Open, now_ns: int) -> None:
         if self.model is not None:
@@ -212,6 +212,7 @@ class StreamCall:
         """Give the ticket's frame its outcome. The caller pumps and wakes."""
         session = self.session
         frame = cast(Frame, ticket.frame)
+        frame.ticket = None  # they name each other: the payload must not wait for the collector of cycles
         try:
             outcome = self._outcome(ticket, frame, now_ns)
         except Exception as error:  # must cost this stream, not those of the tickets behind

@@ -44,6 +44,8 @@ class CpuLanes:
         """Give a model its seat in every lane; before `start`. `target` is the size of its batches."""
         for seats in self._seats:
             seats[name] = make_seat()
+            if seats[name].positions < target:
+                raise ValueError(f"{name}: expected at least {target} positions, got {seats[name].positions}")
         self._targets[name] = target
         self.batch_sizes[name] = Counter()
         self.target = len(self._seats) * max(self._targets.values())

@@ -66,10 +66,11 @@ class Dispatcher:
             self._loop.remove_reader(self._completions.fileno())
             self._loop = None
 
-    def pump(self, pool: AdmissionPool, now_ns: int) -> None:
-        """Admit what the pool's lanes have room for, and tell the streams whose frames moved."""
+    def pump(self, pool: AdmissionPool, now_ns: int, asking: object) -> None:
+        """Admit what the pool's lanes have room for, and wake the streams whose frames moved, but the one that asks."""
         for frame in pool.pump(now_ns):
-            frame.stream.wake_if_due(now_ns)
+            if frame.stream is not asking:
+                frame.stream.wake_if_due(now_ns)
 
     def drain(self) -> None:
         """Take finished tickets back, then fill the room they left."""

@@ -62,6 +62,11 @@ class Seat:
         self._head = head
         self._letterboxes: list[Any] = [None] * ring.max_batch
 
+    @property
+    def positions(self) -> int:
+        """The most tickets of one batch."""
+        return self._ring.max_batch
+
     def serve(self, tickets: list[Ticket]) -> int:
         """Run tickets to completion: afterwards each is concluded. Returns the size of the batch that ran, or 0."""
         for ticket in tickets:
