@@ -40,13 +40,18 @@ BENCHMARKS = {
     "decode_worst": ("decode_worst", "run"),
     "client_send": ("client_send", "run"),
 }
-CHILD = "import importlib, json, sys; print(json.dumps(getattr(importlib.import_module(sys.argv[1]), sys.argv[2])()))"
+CHILD = """
+import importlib, inspect, json, sys
+run = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])
+quick = {"quick": True} if "--quick" in sys.argv and "quick" in inspect.signature(run).parameters else {}
+print(json.dumps(run(**quick)))
+"""
 
 
-def measure(name: str) -> Line | None:
+def measure(name: str, *, quick: bool) -> Line | None:
     """Run one benchmark in a process of its own; None where it could not be run."""
     module, function = BENCHMARKS[name]
-    command = [sys.executable, "-c", CHILD, f"bench.{module}", function]
+    command = [sys.executable, "-c", CHILD, f"bench.{module}", function, *(["--quick"] if quick else [])]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         return None
@@ -122,21 +127,24 @@ def main() -> int:
         "leave the machine alone meanwhile.",
     )
     parser.add_argument("--only", metavar="NAME", choices=BENCHMARKS, help="run this one and keep the day's others")
+    parser.add_argument("--quick", action="store_true", help="short rounds, rough figures, no record")
     options = parser.parse_args()
     path = RECORDS / f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}.json"
     failed = []
     begin_s = time.monotonic()
     for name in [options.only] if options.only else BENCHMARKS:
         say(f"{name} ...")
-        line = measure(name)
+        line = measure(name, quick=options.quick)
         if line is None:
             failed.append(name)
             say(f"{name}: could not be run, see above")
             continue
         print(json.dumps(line), flush=True)
         say(f"{name}: {verdict(line)}")
-        record(path, [line])
-    say(f"{path.relative_to(ROOT)}: recorded, after {time.monotonic() - begin_s:.0f} s")
+        if not options.quick:
+            record(path, [line])
+    kept = "nothing recorded" if options.quick else f"recorded in {path.relative_to(ROOT)}"
+    say(f"{kept}, after {time.monotonic() - begin_s:.0f} s")
     return 1 if failed else 0
 
 

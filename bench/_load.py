@@ -202,7 +202,8 @@ async def drive(load: Load, target: str, server_pid: int) -> dict[str, Any]:
     """Run the load; returns the figures of the measured part."""
     payloads = [path.read_bytes() for path in sorted((ROOT / load.clip).glob("*.jpg"))] if load.clip else []
     payloads = payloads or [os.urandom(load.frame_bytes)]
-    answers, ages = Answers(), []
+    answers = Answers()
+    ages: list[float] = []
     channels = [grpc.aio.insecure_channel(target, options=OPTIONS) for _ in range(load.connections)]
     calls = [channel.stream_stream(STREAM_FRAMES) for channel in channels]
     cameras = []

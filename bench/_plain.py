@@ -24,6 +24,7 @@ from headworks_server.engine.onnxruntime import OnnxRuntimeEngine
 from headworks_server.media.bounds import PictureLimits
 from headworks_server.media.heads import Yolov8Head
 from headworks_server.media.image import Encoding
+from headworks_server.media.letterbox import Letterbox
 from headworks_server.media.prepare import Preparer
 from headworks_server.models import load_models
 from headworks_server.runtime.allocator import raise_malloc_thresholds
@@ -65,7 +66,7 @@ class Worker:
                 )
             self.frames += self._batch
 
-    def _decode(self, position: int) -> object:
+    def _decode(self, position: int) -> Letterbox:
         picture = self._preparer.prepare(memoryview(next(self._clip)), encoding=Encoding.JPEG, width=0, height=0)
         box = picture.letterbox
         self._canvas.paint(position, picture.pixels.data, left=box.left, top=box.top, swap=picture.is_bgr)

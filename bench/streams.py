@@ -7,9 +7,10 @@ sent nothing make the server grow; the first rounds have warmed it by then.
 from __future__ import annotations
 
 import statistics
+from typing import Any
 
 from bench._load import Load, check_complete, run_load
-from bench._measure import ROUNDS, Line, headworks, print_lines, ratio_line, say
+from bench._measure import ROUNDS, Line, ServerProcess, headworks, print_lines, ratio_line, say
 
 MANY, FEW = 1000, 10
 FRAMES_S = 1000.0
@@ -33,7 +34,7 @@ def run(*, quick: bool = False) -> Line:
     return line | {"kb_a_stream": round(kb, 1), "kb_a_stream_later": round(statistics.median(opening), 1)}
 
 
-def measure(server: object, streams: int, *, seconds: float) -> dict[str, float]:
+def measure(server: ServerProcess, streams: int, *, seconds: float) -> dict[str, Any]:
     """One load of that many streams."""
     load = Load(
         streams=streams,

@@ -59,7 +59,7 @@ def line_of(summaries: list[dict[str, Any]]) -> Line:
             for key in inside:
                 value = value[key]
             values.append(value)
-        return round(statistics.median(values), 2)
+        return round(float(statistics.median(values)), 2)
 
     ratios = [summary["total"]["results"] / summary["total"]["offered"] for summary in summaries]
     ratio = statistics.median(ratios)

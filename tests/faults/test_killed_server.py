@@ -12,13 +12,13 @@ SLOW = {"decoders": 1, "decode_ms": 0, "engine_base_ms": 50, "engine_frame_ms": 
 
 
 def test_the_account_of_a_stream_whose_server_was_killed() -> None:
-    """Contract 4: StreamBrokenError; without Closed, received is what was told, and lost is the rest of what was sent."""
+    """Contract 4: StreamBrokenError; without Closed, received is what was told, and lost is the rest of it."""
     results: list[headworks.Result] = []
     drops: list[headworks.Dropped] = []
     with Server(backend="sleeping", **{f"sleeping__{name}": value for name, value in SLOW.items()}) as server:
         with headworks.Client(server.target) as client:
             stream = client.stream(name="gate", on_result=results.append, on_drop=drops.append)
-            with pytest.raises(headworks.StreamBrokenError) as caught, stream:
+            with pytest.raises(headworks.StreamBrokenError) as caught, stream:  # noqa: PT012 - leaving it raises
                 while len(results) < 3:
                     stream.send(b"picture")
                     wait_for(lambda: stream.account.waiting == 0)

@@ -111,14 +111,16 @@ def test_a_second_signal_ends_the_process_at_once(server: Server) -> None:
 
 def test_a_client_that_reads_nothing_does_not_hold_up_the_drain() -> None:
     """The server ends within grace and a few seconds, though a stream's writer is stuck; its ledger is exact."""
-    with Server(backend="null", null_detections=2000, drain_grace_seconds=0.2) as server:
-        with RawCamera(server.target, open_request(), reading=False) as camera:
-            for _ in range(100):
-                camera.send_frame(b"unread")
-            server.wait_count("stream_open", 1)
-            server.terminate()
-            assert server.wait() == 0
-            line = next(line for line in server.lines if line.get("event") == "stream_close")
-            assert line["received"] == line["results"] + line["errors"] + sum(line["drops"].values())
-            camera.read()
-            camera.status()
+    with (
+        Server(backend="null", null_detections=2000, drain_grace_seconds=0.2) as server,
+        RawCamera(server.target, open_request(), reading=False) as camera,
+    ):
+        for _ in range(100):
+            camera.send_frame(b"unread")
+        server.wait_count("stream_open", 1)
+        server.terminate()
+        assert server.wait() == 0
+        line = next(line for line in server.lines if line.get("event") == "stream_close")
+        assert line["received"] == line["results"] + line["errors"] + sum(line["drops"].values())
+        camera.read()
+        camera.status()

@@ -84,7 +84,7 @@ def test_a_model_that_is_no_detector(tmp_path: Path) -> None:
     assert "classify" in said
 
 
-def test_a_wrong_setting(tmp_path: Path) -> None:
+def test_a_wrong_setting() -> None:
     """Where it came from, its name, what was expected, what was found."""
     said = refusal(None, backend="null", max_streams="many")
     assert "HEADWORKS_MAX_STREAMS" in said

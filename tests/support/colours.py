@@ -29,7 +29,9 @@ def raw_bgr(colour: Colour, width: int = 64, height: int = 48) -> bytes:
     return bytes(reversed(colour)) * (width * height)
 
 
-def expected_box(colour: Colour, width: int, height: int, form: Form | None = None) -> tuple[float, float, float, float]:
+def expected_box(
+    colour: Colour, width: int, height: int, form: Form | None = None
+) -> tuple[float, float, float, float]:
     """The oracle's box in source pixels, by the plain arithmetic of a centred letterbox, clipped to the picture."""
     form = form or Form()
     scale = min(form.width / width, form.height / height)
@@ -37,9 +39,7 @@ def expected_box(colour: Colour, width: int, height: int, form: Form | None = No
     top = (form.height - round(height * scale)) // 2
     cx, cy = colour[0] / 255 * form.width, colour[1] / 255 * form.height
     edges = (cx - form.width / 8, cy - form.height / 8, cx + form.width / 8, cy + form.height / 8)
-    x1, y1, x2, y2 = (
-        (edge - pad) / scale for edge, pad in zip(edges, (left, top, left, top), strict=True)
-    )
+    x1, y1, x2, y2 = ((edge - pad) / scale for edge, pad in zip(edges, (left, top, left, top), strict=True))
     return min(max(x1, 0), width), min(max(y1, 0), height), min(max(x2, 0), width), min(max(y2, 0), height)
 
 

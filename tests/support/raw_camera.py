@@ -35,7 +35,7 @@ class RawCamera:
 
     Arguments:
         target: "host:port".
-        open: sends Open at once where it is not None.
+        opening: sends Open at once where it is not None.
         reading: whether to read from the start; see `read`.
         channel: a channel to share with other cameras; its own by default.
 
@@ -44,7 +44,7 @@ class RawCamera:
     """
 
     def __init__(
-        self, target: str, open: pb.Open | None = None, *, reading: bool = True, channel: grpc.Channel | None = None
+        self, target: str, opening: pb.Open | None = None, *, reading: bool = True, channel: grpc.Channel | None = None
     ) -> None:
         self.events: list[pb.ServerEvent] = []
         self.last_frame_id = 0
@@ -60,8 +60,8 @@ class RawCamera:
             self._may_read.set()
         self._reader = threading.Thread(target=self._read, name="raw-camera", daemon=True)
         self._reader.start()
-        if open is not None:
-            self.send(open=open)
+        if opening is not None:
+            self.send(open=opening)
 
     def __enter__(self) -> RawCamera:
         return self

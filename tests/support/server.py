@@ -22,19 +22,21 @@ from types import TracebackType
 from typing import Any
 
 LogLine = dict[str, Any]
+PROBED_SERVER = Path(__file__).with_name("probed_server.py")
 PATIENCE_S = 20.0
 """How long a test waits for what must happen; long, because it only ends a test that has failed anyway."""
 
 
 def server_environment(settings: Mapping[str, object]) -> dict[str, str]:
-    """The environment of a server with those settings: `sleeping__decode_ms=1` becomes HEADWORKS_SLEEPING__DECODE_MS."""
+    """A server's environment with those settings: `sleeping__decode_ms=1` is HEADWORKS_SLEEPING__DECODE_MS."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HEADWORKS_")}
     return clean | {f"HEADWORKS_{name.upper()}": str(value) for name, value in settings.items()}
 
 
-def server_command(models: Path | None, *flags: str) -> list[str]:
+def server_command(models: Path | None, *flags: str, probed: bool = False) -> list[str]:
     """The command line of a server of those models."""
-    return [sys.executable, "-m", "headworks", "serve", *([str(models)] if models is not None else []), *flags]
+    program = [str(PROBED_SERVER)] if probed else ["-m", "headworks"]
+    return [sys.executable, *program, "serve", *([str(models)] if models is not None else []), *flags]
 
 
 class Server:
@@ -42,6 +44,7 @@ class Server:
 
     Arguments:
         models: the folder of models; None for a backend that has none.
+        probed: run it with the probe of support/probed_server.py, for `memory`.
         settings: any setting of the server, by its name.
 
     Attributes:
@@ -49,7 +52,7 @@ class Server:
         lines: what it has logged so far, an object a line; a line that is no JSON is {"text": line}.
     """
 
-    def __init__(self, models: Path | None = None, **settings: object) -> None:
+    def __init__(self, models: Path | None = None, *, probed: bool = False, **settings: object) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="headworks-")
         ready = Path(self._folder.name, "ready.json")
         flags = ["--port", "0", "--metrics-port", "0", "--ready-file", str(ready)]
@@ -59,7 +62,7 @@ class Server:
         self._seen = 0
         self._forgiven = False
         self.process = subprocess.Popen(
-            server_command(models, *flags),
+            server_command(models, *flags, probed=probed),
             env=server_environment(settings),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -193,6 +196,14 @@ class Server:
             descriptors=len(os.listdir(f"/proc/{self.pid}/fd")),
             rss_kib=int(facts["VmRSS"].split()[0]),
         )
+
+    def memory(self) -> Counter[str]:
+        """What a probed server has allocated now: `allocated_bytes` by malloc, and Python's `objects`."""
+        number = self.count("memory") + 1
+        self.process.send_signal(signal.SIGUSR1)
+        self.wait_count("memory", number)
+        line = [line for line in self.lines if line.get("event") == "memory"][-1]
+        return Counter(allocated_bytes=line["allocated_bytes"], objects=line["objects"])
 
 
 def _is_defect(line: LogLine) -> bool:

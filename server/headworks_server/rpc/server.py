@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
 
 import grpc
@@ -33,6 +34,15 @@ def _options(max_frame_bytes: int) -> list[tuple[str, int]]:
     ]
 
 
+def _probe(address: str) -> None:
+    """Raise OSError unless somebody could listen at `host:port` now."""
+    host, _, port = address.rpartition(":")
+    family, kind, protocol, _, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC does: a port in TIME_WAIT is free
+        probe.bind(place)
+
+
 class GrpcServer:
     """Serves FrameService, health and reflection on one address.
 
@@ -57,9 +67,11 @@ class GrpcServer:
             ConfigError: the address cannot be had.
         """
         try:
+            _probe(address)  # gRPC says less, and writes a line of its own to stderr
             self.port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise ConfigError(f"port: {address} cannot be had, is it in use? (choose another with --port)") from error
+        except (OSError, RuntimeError) as error:
+            fact = getattr(error, "strerror", None) or "cannot be had"
+            raise ConfigError(f"port: expected one that is free, got {address}: {fact}; choose with --port") from error
         await self._server.start()
         for name in self._names:
             await self._health.set(name, SERVING)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from headworks_server.rpc.service import FrameService
 
 CLOSE_WRITE_S = 5.0  # how long a client that reads nothing may hold up its Closed
+TORN_S = 0.05  # from the end of what can be read to the news that the connection is gone
 MAX_NAME = 64
 
 
@@ -116,8 +117,12 @@ class StreamCall:
         except Exception as error:
             self._defect(error)
             return
-        # A client that half-closes without End means the same.
-        if not self._ended:
+        if self._ended:
+            return
+        # A client that half-closes without End means the same. But a torn connection reads alike at first, and only
+        # then cancels the handler.
+        await asyncio.sleep(TORN_S)
+        if not self._done.done():
             self._end(time.monotonic_ns())
 
     async def _write(self) -> None:
@@ -351,6 +356,7 @@ class StreamCall:
         if not self._done.done():
             self._refusal = (code, detail)
             self._abandon()
+        if not self._done.done():  # frames in flight: their tickets come back after the call has ended
             self._done.set_result(None)
 
     def _defect(self, error: Exception) -> None:
