@@ -19,7 +19,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from bench._measure import HOST
 from headworks.v1 import frame_pb2 as pb
 from headworks_native import wire
-from headworks_server.rpc.server import _options
+from headworks_server.rpc.server import server_options
 from headworks_server.rpc.service import FRAME_SERVICE
 from headworks_server.runtime.allocator import raise_malloc_thresholds
 
@@ -59,7 +59,7 @@ async def serve(ready_file: Path, *, detections: int) -> None:
         while await context.read() is not grpc.aio.EOF:
             await context.write(reply)
 
-    server = grpc.aio.server(options=_options(MAX_FRAME_BYTES))
+    server = grpc.aio.server(options=server_options(MAX_FRAME_BYTES))
     method = grpc.stream_stream_rpc_method_handler(stream)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(FRAME_SERVICE, {"StreamFrames": method}),))
     port = server.add_insecure_port(f"{HOST}:0")

@@ -43,7 +43,7 @@ cdef extern from "ticket.hpp" namespace "headworks" nogil:
         Stage stage
         int32_t error_code, source_width, source_height, batch_size
         cbool leads_batch
-        int64_t decode_started_ns, published_ns, launched_ns, executed_ns, completed_ns
+        int64_t decode_started_ns, decoded_ns, published_ns, launched_ns, executed_ns, completed_ns
         string detail
         vector[Detection] detections
         CTicket* next

@@ -109,6 +109,8 @@ cdef class Ticket:
     @property
     def decode_started_ns(self): return self.native.decode_started_ns
     @property
+    def decoded_ns(self): return self.native.decoded_ns
+    @property
     def published_ns(self): return self.native.published_ns
     @property
     def launched_ns(self): return self.native.launched_ns

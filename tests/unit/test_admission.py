@@ -229,9 +229,9 @@ def measured_pool(*, ahead: int, decode_ms: int, batch_ms: int) -> tuple[Countin
 
 
 def test_a_frame_that_cannot_be_in_time_is_dropped_at_admission() -> None:
-    """Rule 13: now + what is ahead + its decoding + its batch. 3 ahead are one whole batch of 2: 10 + 4 + 10 ms."""
-    for deadline_ms, in_time in ((24, True), (23, False)):
-        lane, pool = measured_pool(ahead=3, decode_ms=4, batch_ms=10)
+    """Rule 13: now + what is ahead + its decoding + its batch. 3 ahead are one whole batch of 2: 10 + 6 + 10 ms."""
+    for deadline_ms, in_time in ((26, True), (25, False)):
+        lane, pool = measured_pool(ahead=3, decode_ms=6, batch_ms=10)
         camera = Camera(pool, deadline_ms=deadline_ms)
         frame = camera.send(now_ns=50 * MS)
         assert pool.pump(50 * MS) == [frame], "either way it left its mailbox"

@@ -184,7 +184,7 @@ def test_a_batch_is_measured_once() -> None:
     assert rig.estimate.outstanding == 4
     rig.dispatcher.drain()
     assert rig.estimate.outstanding == 0
-    assert rig.estimate.decode_ns == leader.published_ns - leader.decode_started_ns
+    assert rig.estimate.decode_ns == leader.decoded_ns - leader.decode_started_ns
     assert rig.estimate.batch_ns == leader.executed_ns - leader.launched_ns
     assert (leader.leads_batch, follower.leads_batch) == (True, False)
 

@@ -40,3 +40,20 @@ def test_tickets_that_came_back_run_no_more() -> None:
     assert estimate.done_ns(ahead=0, target=1, now_ns=100 * MS) == 121 * MS
     estimate.returned(2)
     assert estimate.done_ns(ahead=0, target=1, now_ns=100 * MS) == 111 * MS
+
+
+def test_a_lane_needs_no_slack_where_a_batch_decodes_within_half_of_the_one_before() -> None:
+    """Eight frames on eight decoders of 5 ms, a batch of 40 ms: more would wait decoded, and grow old."""
+    estimate = LaneEstimate()
+    assert estimate.slack(8, 8) == 8  # nothing measured yet
+    estimate.measured(decode_ns=5 * MS, batch_ns=40 * MS, now_ns=1)
+    assert estimate.slack(8, 8) == 0
+    assert estimate.slack(8, 2) == 0  # four rounds of 5 ms
+    assert estimate.slack(8, 1) == 1
+
+
+def test_a_lane_whose_decoding_is_slow_keeps_all_its_decoders_busy() -> None:
+    """A CPU lane decodes as long as it executes; with `target` alone its threads would starve."""
+    estimate = LaneEstimate()
+    estimate.measured(decode_ns=3 * MS, batch_ns=2 * MS, now_ns=1)
+    assert estimate.slack(2, 2) == 2

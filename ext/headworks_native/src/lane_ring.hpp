@@ -26,6 +26,7 @@ class LaneRing {
   // Claim a position for a decoded ticket. NO_POSITION: no room (the ticket is still pending), or the frame is
   // late or cancelled (its status says so): such a frame never claims.
   int32_t claim(Ticket& ticket, int64_t now_ns) noexcept {
+    if (ticket.decoded_ns == 0) ticket.decoded_ns = now_ns;
     if (!ticket.wanted(Stage::BEFORE_BATCH, now_ns)) return NO_POSITION;
     int32_t position = ring_.claim();
     if (position != NO_POSITION) slots_[position] = &ticket;  // told to the dispatcher by publish's release

@@ -72,6 +72,7 @@ struct Ticket {
   int32_t batch_size = 0;
   bool leads_batch = false;  // the first wanted one of a launched batch: who counts batches counts these
   int64_t decode_started_ns = 0;
+  int64_t decoded_ns = 0;  // when it first asked for a position
   int64_t published_ns = 0;
   int64_t launched_ns = 0;
   int64_t executed_ns = 0;

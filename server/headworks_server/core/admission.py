@@ -2,7 +2,8 @@
 
 One pool per group of interchangeable lanes, on the event loop. The rpc room joins a stream when it opens, offers it
 whenever it may want admission, and pumps on two events: a frame arrived, a lane has room. The pool commits frames
-(`session.admit`) and submits them; until then they stay compressed and replaceable.
+(`session.admit`) and submits them; until then they stay compressed and replaceable. A lane has room while its frames
+that are not launched are fewer than its target and its slack (`LaneEstimate.slack`): one number for how far ahead.
 
 Stride scheduling: each stream has a pass, which grows by STRIDE / weight with each frame admitted; the smallest pass
 is next, the longest queued among equals. A stream that comes back keeps its pass, so leaving and coming back gains
@@ -147,7 +148,7 @@ class AdmissionPool:
         """The index of the lane with the most room, the first of equals, or -1 where none has any."""
         best, most = -1, 0
         for index, lane in enumerate(self._lanes):
-            room = lane.target + lane.decoders - ahead[index]
+            room = lane.target + self.estimates[index].slack(lane.target, lane.decoders) - ahead[index]
             if room > most:
                 best, most = index, room
         return best

@@ -12,7 +12,7 @@ class LaneEstimate:
     """Smoothed times of one lane.
 
     Attributes:
-        decode_ns: from the start of a frame's decoding to its place in the batch; 0 where `batch_ns` contains it.
+        decode_ns: how long one frame takes one decoder.
         batch_ns: how long one batch takes the lane up.
         outstanding: tickets submitted that have not come back.
     """
@@ -38,6 +38,15 @@ class LaneEstimate:
             self.decode_ns += (decode_ns - self.decode_ns) >> SMOOTHING_SHIFT
             self.batch_ns += (batch_ns - self.batch_ns) >> SMOOTHING_SHIFT
         self._last_batch_end_ns = now_ns
+
+    def slack(self, target: int, decoders: int) -> int:
+        """Frames beyond `target` that the lane needs ahead of it, so that its next batch is decoded in time.
+
+        None, where a whole batch is decoded within half of the batch before it: then every frame more would only wait
+        decoded for a batch, where it waits compressed and replaceable otherwise. Else as many as are decoded at a time.
+        """
+        rounds = -(-target // decoders) if decoders else 0
+        return 0 if 0 < 2 * rounds * self.decode_ns <= self.batch_ns else decoders
 
     def done_ns(self, *, ahead: int, target: int, now_ns: int) -> int:
         """When a frame that is admitted now would have its result.

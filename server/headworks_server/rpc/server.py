@@ -18,7 +18,8 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-def _options(max_frame_bytes: int) -> list[tuple[str, int]]:
+def server_options(max_frame_bytes: int) -> list[tuple[str, int]]:
+    """The channel arguments of the server; benchmarks give their baseline the same."""
     return [
         # A frame over max_frame_bytes is answered with a FrameError, not with the end of its stream: hence twice.
         ("grpc.max_receive_message_length", 2 * max_frame_bytes),
@@ -52,7 +53,7 @@ class GrpcServer:
 
     def __init__(self, frames: FrameService, *, models: Iterable[str], max_frame_bytes: int) -> None:
         self.port = 0
-        self._server = grpc.aio.server(options=_options(max_frame_bytes))
+        self._server = grpc.aio.server(options=server_options(max_frame_bytes))
         self._server.add_generic_rpc_handlers((frames.handler(),))
         self._health = health.aio.HealthServicer()
         self._names = ["", FRAME_SERVICE, *(f"model/{name}" for name in models)]

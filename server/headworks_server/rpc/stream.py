@@ -241,16 +241,16 @@ class StreamCall:
         return DropOutcome(reason, DropStage(ticket.stage))
 
     def _result(self, ticket: Ticket, frame: Frame, now_ns: int) -> bytes:
-        started, published, launched, executed = (
+        started, decoded_at, launched, executed = (
             ticket.decode_started_ns,
-            ticket.published_ns,
+            ticket.decoded_ns,
             ticket.launched_ns,
             ticket.executed_ns,
         )
         waited, decoded, batched, executing, postprocessed = stages = (
             started - frame.received_ns,
-            published - started,
-            launched - published,
+            decoded_at - started,
+            launched - decoded_at,
             executed - launched,
             now_ns - executed,
         )

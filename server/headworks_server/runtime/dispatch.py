@@ -100,7 +100,7 @@ class Dispatcher:
         else:
             kind = model.health.batch_done()
             estimate.measured(
-                decode_ns=ticket.published_ns - ticket.decode_started_ns,
+                decode_ns=ticket.decoded_ns - ticket.decode_started_ns,
                 batch_ns=ticket.executed_ns - ticket.launched_ns,
                 now_ns=now_ns,
             )
