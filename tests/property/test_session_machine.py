@@ -59,11 +59,13 @@ class SessionMachine(RuleBasedStateMachine):
         peer=st.sampled_from(["obeys", "ignores_credit", "never_reads"]),
         max_in_flight=st.integers(1, 8),
         entries=st.sampled_from([64, 12]),
+        patience=st.sampled_from([0, 10, 40]),
     )
-    def open(self, peer: str, max_in_flight: int, entries: int) -> None:
+    def open(self, peer: str, max_in_flight: int, entries: int, patience: int) -> None:
         granted = grant(max_in_flight=max_in_flight)
         assert isinstance(granted, Grant)
         self.peer = peer
+        self.patience = patience  # rules before the first that may end the stream: most runs would be too short without
         self.granted = granted
         self.budget = WaitingBytes(BUDGET)
         self.limits = SessionLimits(outbox_entries=entries)
@@ -85,6 +87,9 @@ class SessionMachine(RuleBasedStateMachine):
 
     def listening(self) -> bool:
         return self.phase in ("open", "draining", "drained") and self.told.closed is None
+
+    def may_end(self) -> bool:
+        return self.patience <= 0 and self.session.finished is None and self.phase != "gone"
 
     def may_send(self) -> bool:
         return self.listening() and (self.peer != "obeys" or len(self.read) < self.told.credit)
@@ -140,7 +145,21 @@ class SessionMachine(RuleBasedStateMachine):
                 self.admit_waiting()
                 self.finish(len(self.in_flight) - 1, kind)
 
-    @precondition(lambda self: self.phase == "open" and self.read)
+    @precondition(lambda self: self.listening())
+    @rule(
+        script=st.lists(st.tuples(st.sampled_from(["send", "send", "admit", "oldest", "newest"]), outcomes), min_size=3)
+    )
+    def traffic(self, script: list[tuple[str, str]]) -> None:
+        """Arrivals, admissions and outcomes in any order: what a stream does most of the time, in one step."""
+        for what, kind in script:
+            if what == "send" and self.may_send():
+                self.send(1, 10)
+            elif what == "admit" and self.session.wants_admission:
+                self.admit_waiting()
+            elif what in ("oldest", "newest") and self.in_flight:
+                self.finish(0 if what == "oldest" else -1, kind)
+
+    @precondition(lambda self: self.may_end() and self.phase == "open" and self.read)
     @rule(back=st.integers(0, 3))
     def send_out_of_order(self, back: int) -> None:
         before = self.session.ledger.received
@@ -149,7 +168,7 @@ class SessionMachine(RuleBasedStateMachine):
         assert self.session.ledger.received == before, "a frame that breaks the order is no frame of the stream"
         self.shut("faulted")
 
-    @precondition(lambda self: self.listening())
+    @precondition(lambda self: self.may_end() and self.listening())
     @rule(half=st.booleans())
     def send_end(self, half: bool) -> None:
         self.session.receive_ping(5, self.now)
@@ -158,7 +177,7 @@ class SessionMachine(RuleBasedStateMachine):
         if half:
             self.session.receive_ping(6, self.now)
 
-    @precondition(lambda self: self.phase != "gone" and self.session.finished is None)
+    @precondition(lambda self: self.may_end())
     @rule()
     def vanish(self) -> None:
         overflowed = self.session.ledger.drops.get(OVERFLOWED, 0)
@@ -221,7 +240,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.waiting = None
         self.drops[TOO_LATE] += 1
 
-    @precondition(lambda self: self.phase in ("open", "ended"))
+    @precondition(lambda self: self.may_end() and self.phase in ("open", "ended"))
     @rule()
     def drain(self) -> None:
         self.session.drain(GRACE_NS, self.now)
@@ -240,6 +259,8 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(step_ms=st.sampled_from([0, 1, 50, 200, 5_000, 15_000]))
     def pass_time(self, step_ms: int) -> None:
+        if self.patience > 0:
+            step_ms = min(step_ms, 200)
         wakeup = self.session.next_wakeup_ns()
         self.now += step_ms * MS
         state = self.session.state
@@ -265,6 +286,10 @@ class SessionMachine(RuleBasedStateMachine):
 
     def allowed(self) -> int:
         return len(self.read) - (self.waiting is not None) + self.granted.window
+
+    @invariant()
+    def patience_runs_out(self) -> None:
+        self.patience -= 1
 
     @invariant()
     def bounds_hold(self) -> None:
@@ -331,6 +356,7 @@ class SessionMachine(RuleBasedStateMachine):
         assert self.session.finished is not None
         self.session.ledger.check(0)
         assert self.session.poll(self.now) == []
+        assert self.session.outbox_entries == 0, "the count that the bound goes by has not drifted"
 
 
 SessionMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
