@@ -13,11 +13,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from headworks_server.core.admission import STRIDE, AdmissionPool, Share
+from headworks_server.core.admission import AdmissionPool
 from headworks_server.core.events import ResultOutcome
 from headworks_server.core.frame import Frame
 from headworks_server.core.grant import Grant
 from headworks_server.core.outcomes import DropReason, DropStage
+from headworks_server.core.roundrobin import STRIDE, Share
 from headworks_server.core.session import StreamSession
 from support.lanes import CountingLane
 from support.streams import make_frame, open_session
@@ -50,6 +51,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     def build(self, lanes: int, batch: int, decoders: int) -> None:
         self.lanes = [CountingLane(target=batch, decoders=decoders) for _ in range(lanes)]
         self.pool = AdmissionPool(list(self.lanes))
+        self.queue = self.pool.add_model()
         self.streams: list[Twin] = []
         self.place = 0
         self.pass_ = 0
@@ -82,7 +84,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     def join(self, weight: int, in_flight: int) -> None:
         granted = Grant(weight=weight, max_in_flight=in_flight, window=in_flight + 2)
         session = open_session(granted)
-        self.streams.append(Twin(session, self.pool.join(session), granted, pass_=self.pass_))
+        self.streams.append(Twin(session, self.queue.join(session), granted, pass_=self.pass_))
 
     @precondition(lambda self: self.streams)
     @rule(data=st.data(), goes_first=st.booleans())
@@ -154,7 +156,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     def queue_is_bounded(self) -> None:
         """What departed streams leave behind is at most as much again."""
         assert self.pool.queued <= len(self.streams)
-        assert len(self.pool._heap) <= 2 * len(self.streams) + 1
+        assert len(self.queue._heap) <= 2 * len(self.streams) + 1
 
 
 AdmissionMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

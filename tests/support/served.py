@@ -25,4 +25,4 @@ def model_facts(name: str = "players") -> ModelFacts:
 def served_model(name: str = "players", *, lane: CountingLane | None = None) -> ServedModel:
     """A model whose lane only counts."""
     pool = AdmissionPool([lane if lane is not None else CountingLane(target=1, decoders=1)])
-    return ServedModel(facts=model_facts(name), pool=pool)
+    return ServedModel(facts=model_facts(name), pool=pool, queue=pool.add_model())

@@ -5,11 +5,12 @@ Time stands still unless a test moves it; lanes launch when they are told to.
 
 from __future__ import annotations
 
-from headworks_server.core.admission import AdmissionPool, Share
+from headworks_server.core.admission import AdmissionPool
 from headworks_server.core.events import DropOutcome, ResultOutcome
 from headworks_server.core.frame import Frame
 from headworks_server.core.grant import Grant
 from headworks_server.core.outcomes import DropReason, DropStage
+from headworks_server.core.roundrobin import ModelQueue, Share
 from headworks_server.core.session import StreamSession
 from support.lanes import CountingLane
 from support.streams import MS, make_frame, open_session
@@ -20,12 +21,20 @@ TOO_LATE = DropOutcome(DropReason.DEADLINE, DropStage.BEFORE_DECODE)
 class Camera:
     """A stream in a pool that always has a newer frame; its results come when it is told."""
 
-    def __init__(self, pool: AdmissionPool, *, weight: int = 1, max_in_flight: int = 2, deadline_ms: int = 0) -> None:
+    def __init__(
+        self,
+        pool: AdmissionPool,
+        *,
+        queue: ModelQueue | None = None,
+        weight: int = 1,
+        max_in_flight: int = 2,
+        deadline_ms: int = 0,
+    ) -> None:
         self.pool = pool
         self.session: StreamSession = open_session(
             Grant(weight=weight, max_in_flight=max_in_flight, deadline_ns=deadline_ms * MS)
         )
-        self.share: Share = pool.join(self.session)
+        self.share: Share = (queue or pool.queues[0]).join(self.session)
         self.sent = 0
 
     def send(self, now_ns: int = 1) -> Frame:
@@ -43,9 +52,16 @@ class Camera:
         self.pool.offer(self.share)
 
 
+def pool_of(*lanes: CountingLane) -> AdmissionPool:
+    """A pool of one model."""
+    pool = AdmissionPool(list(lanes))
+    pool.add_model()
+    return pool
+
+
 def lane_and_pool(*, target: int = 1, decoders: int = 0) -> tuple[CountingLane, AdmissionPool]:
     lane = CountingLane(target=target, decoders=decoders)
-    return lane, AdmissionPool([lane])
+    return lane, pool_of(lane)
 
 
 def serve_one_at_a_time(lane: CountingLane, pool: AdmissionPool, cameras: list[Camera], count: int) -> list[Camera]:
@@ -79,7 +95,7 @@ def test_a_lane_takes_frames_while_fewer_than_target_and_decoders_are_ahead() ->
 def test_frames_go_to_the_lane_with_the_most_room() -> None:
     """Interchangeable lanes fill evenly; the first of equals is taken."""
     lanes = [CountingLane(target=1, decoders=1), CountingLane(target=3, decoders=1)]
-    pool = AdmissionPool(list(lanes))
+    pool = pool_of(*lanes)
     for camera in [Camera(pool) for _ in range(9)]:
         camera.send()
     pool.pump(1)
@@ -224,7 +240,8 @@ def measured_pool(*, ahead: int, decode_ms: int, batch_ms: int) -> tuple[Countin
     """A lane of batches of 2 whose times are known, with `ahead` frames in it and nothing running."""
     lane, pool = lane_and_pool(target=2, decoders=8)
     lane.waiting = pool.estimates[0].outstanding = ahead
-    pool.estimates[0].measured(decode_ns=decode_ms * MS, batch_ns=batch_ms * MS, now_ns=1)
+    pool.estimates[0].measured(decode_ns=decode_ms * MS, batch_ns=batch_ms * MS, size=1, now_ns=1)
+    pool.queues[0].times.add(decode_ns=decode_ms * MS, batch_ns=batch_ms * MS, size=1)
     return lane, pool
 
 
@@ -244,7 +261,7 @@ def test_the_running_batch_counts_as_far_as_it_has_to_go() -> None:
     for deadline_ms, in_time in ((18, True), (17, False)):
         lane, pool = measured_pool(ahead=0, decode_ms=4, batch_ms=10)
         pool.estimates[0].outstanding = 2  # launched
-        pool.estimates[0].measured(decode_ns=4 * MS, batch_ns=10 * MS, now_ns=44 * MS)
+        pool.estimates[0].measured(decode_ns=4 * MS, batch_ns=10 * MS, size=1, now_ns=44 * MS)
         Camera(pool, deadline_ms=deadline_ms).send(now_ns=50 * MS)
         pool.pump(50 * MS)
         assert bool(lane.submitted) == in_time

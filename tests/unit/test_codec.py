@@ -7,7 +7,7 @@ import pytest
 from headworks.v1 import frame_pb2 as pb
 from headworks_native import wire
 from headworks_server.core import events as ev
-from headworks_server.core.grant import Grant
+from headworks_server.core.grant import Grant, Policy
 from headworks_server.core.ledger import Ledger
 from headworks_server.core.outcomes import CloseReason, FrameErrorCode
 from headworks_server.rpc import codec
@@ -204,3 +204,61 @@ def test_a_request_with_no_message_in_it_is_malformed(raw: bytes) -> None:
     """Empty, or only fields of a later release: it cannot be answered, so it is not passed over."""
     with pytest.raises(codec.MalformedRequestError, match=r"^expected open, frame, ping or end .* got none of them$"):
         codec.parse_request(raw)
+
+
+@pytest.mark.parametrize(
+    ("granted", "told"),
+    [
+        (Grant(), pb.DropPolicy(latest=pb.LatestPolicy())),
+        (Grant(policy=Policy.EVERY_FRAME), pb.DropPolicy(every_frame=pb.EveryFramePolicy())),
+        (
+            Grant(policy=Policy.BOUNDED, depth=5),
+            pb.DropPolicy(bounded=pb.BoundedPolicy(depth=5, drop=pb.BoundedPolicy.DROP_SIDE_OLDEST)),
+        ),
+        (
+            Grant(policy=Policy.BOUNDED, depth=32, drop_newest=True),
+            pb.DropPolicy(bounded=pb.BoundedPolicy(depth=32, drop=pb.BoundedPolicy.DROP_SIDE_NEWEST)),
+        ),
+    ],
+)
+def test_opened_tells_the_policy_in_force(granted: Grant, told: pb.DropPolicy) -> None:
+    """With the depth after clamping, and the side that was left open decided."""
+    (event,) = pb.StreamFramesResponse.FromString(opened_entry(ev.OpenedEvent(granted, 4))).events
+    assert event.opened.drop_policy == told
+
+
+# InferFrame.
+
+
+@pytest.mark.parametrize("labels", [2, 200, 20_000])
+def test_the_answer_to_one_image_is_the_result_of_a_stream(labels: int) -> None:
+    """Taken over as it was encoded, whatever the length of its length."""
+    result = pb.Result(frame_id=812, outputs=[pb.Output(model="m" * labels)])
+    entry = pb.StreamFramesResponse(events=[pb.ServerEvent(result=result)]).SerializeToString()
+    assert pb.InferFrameResponse.FromString(codec.infer_response(entry)) == pb.InferFrameResponse(result=result)
+
+
+def test_a_natively_encoded_result_is_an_answer() -> None:
+    """The one that lanes make."""
+    answer = pb.InferFrameResponse.FromString(codec.infer_response(result_event().entry))
+    assert answer.result == CASES[1][1].result
+
+
+def test_a_request_for_one_image_is_read_with_its_frame() -> None:
+    """The picture may be empty: then the frame is what is wrong, not the request."""
+    request = pb.InferFrameRequest(frame=pb.Frame())
+    assert codec.parse_infer_request(request.SerializeToString()) == request
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b"\xff" * 12, "^expected an InferFrameRequest, got 12 bytes of none"),
+        (b"", "^expected a frame in the InferFrameRequest, got none$"),
+        (pb.InferFrameRequest(model=pb.ModelSelector(name="m")).SerializeToString(), "^expected a frame"),
+    ],
+)
+def test_a_request_without_a_frame_is_malformed(raw: bytes, words: str) -> None:
+    """There is nothing to answer."""
+    with pytest.raises(codec.MalformedRequestError, match=words):
+        codec.parse_infer_request(raw)

@@ -29,14 +29,14 @@ from support.streams import make_frame, open_session
 class RecordingStream:
     """A stream in a pool that writes down what the dispatcher tells it, into a diary shared by all streams."""
 
-    score_threshold, max_detections = 0.25, 9
+    score_threshold, max_detections, form = 0.25, 9, 1
 
     def __init__(self, model: ServedModel, name: str, diary: list[tuple[str, str]]) -> None:
         self.model = model
         self.model_name = model.facts.name
         self.name, self.diary = name, diary
         self.session = open_session()
-        self.share = model.pool.join(self.session)
+        self.share = model.queue.join(self.session)
 
     def ticket_done(self, ticket: Ticket, now_ns: int) -> None:
         self.diary.append((self.name, "done"))

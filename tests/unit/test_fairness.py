@@ -1,142 +1,12 @@
-"""Fairness among cameras, in virtual time: real sessions, real admission, an engine that is a number.
-
-A discrete-event simulation: frames arrive, the pool admits, the lane launches whatever it holds, 3.33 ms a frame at
-any batch size, and outcomes come back. Nothing sleeps, and a seed makes every run the same.
-"""
+"""Fairness among cameras and among models, in virtual time: see `support.simulation`."""
 
 from __future__ import annotations
 
-import heapq
-import random
-from collections.abc import Callable
+import pytest
 
-from headworks_server.core.admission import AdmissionPool, Share
-from headworks_server.core.events import Replace, ResultOutcome
-from headworks_server.core.frame import Frame
-from headworks_server.core.grant import Grant
 from headworks_server.core.outcomes import DropReason
-from headworks_server.core.session import StreamSession
-from support.streams import MS, make_frame, open_session
-
-S = 1_000 * MS
-FRAME_NS = 3_333_333
-CAPACITY = S / FRAME_NS  # 300 frames/s
-
-
-class ManualClock:
-    """Virtual time: the next event is now."""
-
-    def __init__(self) -> None:
-        self.now_ns = 1
-        self._order = 0
-        self._events: list[tuple[int, int, Callable[[], None]]] = []
-
-    def at(self, time_ns: int, event: Callable[[], None]) -> None:
-        self._order += 1
-        heapq.heappush(self._events, (time_ns, self._order, event))
-
-    def run_until(self, end_ns: int) -> None:
-        while self._events and self._events[0][0] <= end_ns:
-            self.now_ns, _, event = heapq.heappop(self._events)
-            event()
-
-
-class SleepingLane:
-    """An engine that takes a fixed time for each frame and runs what has come, at most `max_batch` at once."""
-
-    def __init__(self, clock: ManualClock, server: Server, *, target: int, decoders: int, max_batch: int) -> None:
-        self.target = target
-        self.decoders = decoders
-        self._max_batch = max_batch
-        self._clock = clock
-        self._server = server
-        self._decoded: list[Frame] = []
-        self._running: list[Frame] = []
-
-    def ahead(self) -> int:
-        return len(self._decoded)
-
-    def submit(self, frame: Frame) -> None:
-        self._decoded.append(frame)
-        if not self._running:
-            # Frames admitted in the same pump go together.
-            self._clock.at(self._clock.now_ns, self._launch)
-
-    def _launch(self) -> None:
-        if self._running or not self._decoded:
-            return
-        self._running, self._decoded = self._decoded[: self._max_batch], self._decoded[self._max_batch :]
-        self._clock.at(self._clock.now_ns + FRAME_NS * len(self._running), self._finish)
-        self._server.pump()
-
-    def _finish(self) -> None:
-        done, self._running = self._running, []
-        self._launch()
-        self._server.finish(done)
-
-
-class Camera:
-    """Sends at a fixed rate with a little jitter, whatever its credit."""
-
-    def __init__(self, server: Server, session: StreamSession, share: Share, *, fps: float, phase: float) -> None:
-        self.server, self.session, self.share = server, session, share
-        self.period_ns = S / fps
-        self.start_ns = round(phase * self.period_ns)
-        self.sent = 0
-
-
-class Server:
-    """What the rpc room does between sessions, admission and lane."""
-
-    def __init__(self, *, target: int, decoders: int, max_batch: int, seed: int) -> None:
-        self.clock = ManualClock()
-        self.random = random.Random(seed)
-        self.lane = SleepingLane(self.clock, self, target=target, decoders=decoders, max_batch=max_batch)
-        self.pool = AdmissionPool([self.lane])
-        self.cameras: list[Camera] = []
-
-    def add_camera(self, *, fps: float, weight: int = 1) -> Camera:
-        session = open_session(Grant(weight=weight))
-        camera = Camera(self, session, self.pool.join(session), fps=fps, phase=self.random.random())
-        self.cameras.append(camera)
-        self._schedule(camera)
-        return camera
-
-    def run(self, seconds: int) -> None:
-        self.clock.run_until(seconds * S)
-
-    def results(self) -> int:
-        return sum(camera.session.ledger.results for camera in self.cameras)
-
-    def _schedule(self, camera: Camera) -> None:
-        jitter = self.random.uniform(-0.05, 0.05)
-        at = camera.start_ns + round((camera.sent + 1 + jitter) * camera.period_ns)
-        self.clock.at(at, lambda: self._arrive(camera))
-
-    def _arrive(self, camera: Camera) -> None:
-        now_ns = self.clock.now_ns
-        camera.sent += 1
-        frame = make_frame(camera.sent, received_ns=now_ns)
-        frame.stream = camera
-        assert not isinstance(camera.session.receive_frame(frame, now_ns), Replace) or camera.session.waiting is frame
-        self.pool.offer(camera.share)
-        self.pump()
-        camera.session.poll(now_ns)
-        self._schedule(camera)
-
-    def pump(self) -> None:
-        for frame in self.pool.pump(self.clock.now_ns):
-            frame.stream.session.poll(self.clock.now_ns)
-
-    def finish(self, frames: list[Frame]) -> None:
-        now_ns = self.clock.now_ns
-        for frame in frames:
-            camera = frame.stream
-            camera.session.complete(frame, ResultOutcome(b""), now_ns)
-            camera.session.poll(now_ns)
-            self.pool.offer(camera.share)
-        self.pool.estimates[0].returned(len(frames))
-        self.pump()
+from support.simulation import CAPACITY, FRAME_NS, Camera, Server
+from support.streams import MS
 
 
 def lost(camera: Camera) -> int:
@@ -186,3 +56,50 @@ def test_a_lone_camera_is_served_whole() -> None:
     server.run(20)
     assert lost(camera) == 0
     assert camera.session.ledger.results >= 20 * 150 - 3
+
+
+# Models that share lanes.
+
+
+@pytest.mark.parametrize("dear_ns", [2 * FRAME_NS, 10 * FRAME_NS])
+def test_cameras_share_the_lanes_in_lane_time_whatever_their_models_cost(dear_ns: int) -> None:
+    """Rule 12: round robin runs in units of measured engine time, so a dear model does not starve a cheap one."""
+    server = Server(target=1, decoders=1, max_batch=2, seed=13)
+    cheap, dear = server.add_model(), server.add_model(dear_ns)
+    of_cheap = [server.add_camera(fps=500, queue=cheap) for _ in range(4)]
+    of_dear = [server.add_camera(fps=500, queue=dear) for _ in range(4)]
+    server.run(60)
+    ratio = server.lane_time_of(of_dear) / server.lane_time_of(of_cheap)
+    assert 0.9 <= ratio <= 1.1
+
+
+def test_a_model_has_lane_time_by_its_cameras_not_by_its_name() -> None:
+    """Nine cameras on one model and three on another: three quarters and one quarter."""
+    server = Server(target=1, decoders=1, max_batch=2, seed=17)
+    many, few = server.add_model(), server.add_model(4 * FRAME_NS)
+    of_many = [server.add_camera(fps=500, queue=many) for _ in range(9)]
+    of_few = [server.add_camera(fps=500, queue=few) for _ in range(3)]
+    server.run(60)
+    assert 2.6 <= server.lane_time_of(of_many) / server.lane_time_of(of_few) <= 3.4
+
+
+def test_a_model_without_frames_saves_up_one_round_and_no_more() -> None:
+    """A model that was silent for half a minute does not hold the lanes when it wakes."""
+    server = Server(target=1, decoders=1, max_batch=2, seed=19)
+    steady, late = server.add_model(), server.add_model()
+    of_steady = server.add_camera(fps=500, queue=steady)
+    server.run(30)
+    before = of_steady.session.ledger.results
+    server.add_camera(fps=500, queue=late)
+    server.run(32)
+    assert of_steady.session.ledger.results - before >= 0.45 * CAPACITY * 2
+
+
+def test_a_model_left_alone_has_the_lanes_to_itself() -> None:
+    """Turns are kept among those that have frames waiting."""
+    server = Server(target=1, decoders=1, max_batch=4, seed=23)
+    busy, idle = server.add_model(), server.add_model(20 * FRAME_NS)
+    server.add_camera(fps=500, queue=busy)
+    server.add_camera(fps=1, queue=idle)
+    server.run(30)
+    assert server.results() * FRAME_NS >= 0.9 * 30_000 * MS - 30 * 20 * FRAME_NS

@@ -1,4 +1,4 @@
-"""What a stream is granted for what its Open asks: numbers are clamped, features that are not there refused by name."""
+"""What a stream is granted for what its Open asks: numbers are clamped, what makes no sense is refused by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ import math
 
 import pytest
 
-from headworks_server.core.grant import Grant, Policy, Refusal, grant
+from headworks_server.core.grant import (
+    MAX_DEPTH,
+    MAX_EVERY_FRAME_WINDOW,
+    MAX_IN_FLIGHT,
+    MIN_FPS,
+    Grant,
+    Policy,
+    Refusal,
+    grant,
+)
+from headworks_server.core.limits import SessionLimits
 from support.streams import MS
 
 
@@ -40,13 +50,67 @@ def test_deadlines_are_clamped(asked_ms: int, granted_ms: int) -> None:
     assert (given.deadline_ns, given.deadline_ms) == (granted_ms * MS, granted_ms)
 
 
-@pytest.mark.parametrize("policy", [Policy.BOUNDED, Policy.EVERY_FRAME])
-def test_a_policy_that_is_not_served_is_refused_by_name(policy: Policy) -> None:
-    """A stream must never run under another policy than it asked for."""
-    assert grant(policy=policy) == Refusal(f"drop policy {policy.name} is not served by this release; LATEST is")
+# BOUNDED.
 
 
-@pytest.mark.parametrize(("rate", "told"), [(25.0, "25"), (-1.0, "-1"), (math.nan, "nan"), (math.inf, "inf")])
-def test_a_maximum_rate_is_refused(rate: float, told: str) -> None:
-    """Also one that is no number: it must not pass for none."""
-    assert grant(max_fps=rate) == Refusal(f"max_fps is not served by this release: expected 0, got {told}")
+@pytest.mark.parametrize(("asked", "granted"), [(1, 1), (5, 5), (MAX_DEPTH, MAX_DEPTH), (2**32 - 1, MAX_DEPTH)])
+def test_depths_are_clamped_and_the_window_follows(asked: int, granted: int) -> None:
+    """Rule 6: of BOUNDED, `depth` frames wait."""
+    given = grant(policy=Policy.BOUNDED, depth=asked, drop_newest=True)
+    assert given == Grant(policy=Policy.BOUNDED, depth=granted, window=2 + granted + 1, drop_newest=True)
+
+
+def test_a_depth_of_none_is_refused() -> None:
+    """Nothing could ever wait, and clamping it would make another policy of it."""
+    assert grant(policy=Policy.BOUNDED, depth=0) == Refusal("BOUNDED: expected a depth of at least 1, got 0")
+
+
+@pytest.mark.parametrize("policy", [Policy.LATEST, Policy.EVERY_FRAME])
+def test_a_depth_means_nothing_to_the_other_policies(policy: Policy) -> None:
+    """An Open that sets no BOUNDED has a depth of 0 in it."""
+    assert grant(policy=policy, depth=0) == grant(policy=policy)
+
+
+def test_an_outbox_has_room_for_every_frame_of_the_largest_grant() -> None:
+    """The bound that SessionLimits states: more entries than segments, so that two neighbours can always merge."""
+    assert SessionLimits().outbox_entries > MAX_IN_FLIGHT + MAX_DEPTH + 1
+
+
+# EVERY_FRAME.
+
+
+def test_every_frame_has_eight_in_flight_and_as_many_waiting() -> None:
+    """Rule 4: EVERY_FRAME 8; the window covers them and the one on the way."""
+    assert grant(policy=Policy.EVERY_FRAME) == Grant(policy=Policy.EVERY_FRAME, max_in_flight=8, window=8 + 8 + 1)
+
+
+@pytest.mark.parametrize("asked", [1, 3, 8, 2**32 - 1])
+def test_the_window_of_every_frame_is_bounded(asked: int) -> None:
+    """Rule 4: at most 64, whatever is asked."""
+    given = grant(policy=Policy.EVERY_FRAME, max_in_flight=asked)
+    assert isinstance(given, Grant)
+    assert given.max_in_flight + 2 <= given.window <= MAX_EVERY_FRAME_WINDOW
+
+
+def test_a_deadline_under_every_frame_is_refused() -> None:
+    """Rule 4: nothing is dropped there, so nothing can be late."""
+    assert grant(policy=Policy.EVERY_FRAME, deadline_ms=40) == Refusal(
+        "EVERY_FRAME drops no frame for being late: expected no deadline, got 40 ms"
+    )
+
+
+# The maximum rate.
+
+
+@pytest.mark.parametrize(("asked", "granted"), [(0.0, 0.0), (0.5, 0.5), (29.97, 29.97), (1e-30, MIN_FPS), (1e30, 1e30)])
+def test_a_maximum_rate_is_granted(asked: float, granted: float) -> None:
+    """0 is no limit; a rate of less than one frame an hour is one an hour."""
+    given = grant(max_fps=asked)
+    assert isinstance(given, Grant)
+    assert given.max_fps == granted
+
+
+@pytest.mark.parametrize(("rate", "told"), [(-1.0, "-1"), (math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")])
+def test_a_maximum_rate_that_is_none_is_refused(rate: float, told: str) -> None:
+    """It must not pass for no limit."""
+    assert grant(max_fps=rate) == Refusal(f"max_fps: expected frames a second, or 0 for no limit, got {told}")

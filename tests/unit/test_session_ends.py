@@ -26,8 +26,8 @@ from headworks_server.core.events import (
 from headworks_server.core.frame import Frame
 from headworks_server.core.grant import Grant
 from headworks_server.core.outcomes import CloseReason, DropReason, DropStage, FrameErrorCode
-from headworks_server.core.session import TRANSITIONS, StreamSession
-from headworks_server.core.states import Input, State
+from headworks_server.core.session import StreamSession
+from headworks_server.core.states import TRANSITIONS, Input, State
 from support.streams import MS, Told, make_frame, open_session
 
 GRACE_NS = 3_000 * MS

@@ -62,6 +62,7 @@ Outcome: TypeAlias = ResultOutcome | DropOutcome | ErrorOutcome
 
 REPLACED = DropOutcome(DropReason.REPLACED_BY_NEWER, DropStage.BEFORE_DECODE)
 QUEUE_FULL = DropOutcome(DropReason.QUEUE_FULL, DropStage.INGRESS)
+RATE_LIMITED = DropOutcome(DropReason.RATE_LIMIT, DropStage.INGRESS)
 OVERFLOWED = DropOutcome(DropReason.OUTBOX_OVERFLOW, DropStage.AFTER_INFER)
 TURNED_AWAY = DropOutcome(DropReason.DRAINING, DropStage.INGRESS)
 DRAINED_WAITING = DropOutcome(DropReason.DRAINING, DropStage.BEFORE_DECODE)
@@ -183,3 +184,6 @@ class CloseStatus:
     reason: CloseReason
     kind: CloseKind
     detail: str = ""
+
+
+SHUT_DOWN = CloseStatus(CloseReason.DRAINED, "unavailable", "the server is shutting down")

@@ -1,6 +1,6 @@
-"""A model as streams see it while it serves: its facts, its admission pool, its health.
+"""A model as streams see it while it serves: its facts, its queue, its health.
 
-The composition root makes one per model; the rpc room reads the facts and joins the pool; whoever takes
+The composition root makes one per model; the rpc room reads the facts and joins the queue; whoever takes
 batches back reports each to `health`.
 """
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from headworks_server.core.admission import AdmissionPool
 from headworks_server.core.events import NoticeKind
+from headworks_server.core.roundrobin import ModelQueue
 
 FAILURES_UNTIL_DEGRADED = 3  # one bad batch is a bad frame's fault more often than the engine's
 
@@ -29,6 +30,8 @@ class ModelFacts:
         input_height: of the network, in pixels.
         score_threshold: where a stream asks for none.
         max_detections: where a stream asks for none; also the most it may ask for.
+        top_k: classes of a classification where a stream asks for none.
+        forms: the forms of results it serves, as numbers of `ResultOptions.Form`; the first where a stream asks none.
     """
 
     name: str
@@ -41,6 +44,8 @@ class ModelFacts:
     input_height: int
     score_threshold: float
     max_detections: int
+    top_k: int = 5
+    forms: tuple[int, ...] = (1,)
 
 
 class ModelHealth:
@@ -76,10 +81,14 @@ class ModelHealth:
         return NoticeKind.DEGRADED
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class ServedModel:
-    """A model that serves."""
+    """A model that serves: what is told of it, its streams' queue, and the pool of lanes the queue belongs to.
+
+    Two generations of one name are two of these; a stream keeps the one it was opened with.
+    """
 
     facts: ModelFacts
     pool: AdmissionPool
+    queue: ModelQueue
     health: ModelHealth = field(default_factory=ModelHealth)

@@ -32,16 +32,17 @@ class Outbox:
     Attributes:
         pending: the frames without an outcome, in order.
         entries: outcomes in hand; a run is one.
+        limit: the most entries that are kept.
     """
 
-    __slots__ = ("_delay_ns", "_due", "_ledger", "_limit", "entries", "pending")
+    __slots__ = ("_delay_ns", "_due", "_ledger", "entries", "limit", "pending")
 
     def __init__(self, ledger: Ledger, *, limit: int, drop_delay_ns: int) -> None:
         self.pending: list[Frame] = []
         self.entries = 0
         self._due: list[Entry] = []
         self._ledger = ledger
-        self._limit = limit
+        self.limit = limit
         self._delay_ns = drop_delay_ns
 
     # Outcomes in.
@@ -61,7 +62,7 @@ class Outbox:
         self.entries += 1
         if frame.held is not None:
             self._join(segment, frame)
-        if self.entries > self._limit:
+        if self.entries > self.limit:
             self._merge_oldest()
 
     def drop(self, frame: Frame, drop: DropOutcome, now_ns: int) -> None:
@@ -74,20 +75,20 @@ class Outbox:
         self._append_drop(segment, frame.frame_id, drop, now_ns)
         if frame.held is not None:
             self._join(segment, frame)
-        if self.entries > self._limit:
+        if self.entries > self.limit:
             self._merge_oldest()
 
     def answer_arrival(self, entry: Answer) -> None:
         """Append the error of a frame that was never pending."""
         self._last_segment().append(entry)
         self.entries += 1
-        if self.entries > self._limit:
+        if self.entries > self.limit:
             self._merge_oldest()
 
     def drop_arrival(self, frame_id: int, drop: DropOutcome, now_ns: int) -> None:
         """Append the drop of a frame that was never pending."""
         self._append_drop(self._last_segment(), frame_id, drop, now_ns)
-        if self.entries > self._limit:
+        if self.entries > self.limit:
             self._merge_oldest()
 
     # Outcomes out.
@@ -214,3 +215,8 @@ class Outbox:
         self._ledger.drop(OVERFLOWED)
         # What it replaces was due as soon as its turn came, so the run does not wait for company.
         return DroppedEvent(entry.frame_id, entry.frame_id, {OVERFLOWED: 1}, 0)
+
+
+def frames_of(entries: list[Entry]) -> int:
+    """How many frames have their outcome in these entries."""
+    return sum(sum(entry.counts.values()) if isinstance(entry, DroppedEvent) else 1 for entry in entries)

@@ -2,13 +2,13 @@
 
 The rpc room feeds what it reads and writes what `poll` hands out; admission takes the waiting frame; the runtime
 brings outcomes back. The session owns the stream's mailbox, outbox, ledger and credit. One thread, no locks.
-What a message does is told by the table `TRANSITIONS`; a message that is absent from it is a protocol error.
+What a message does is told by the table in states.py; a message that is absent from it is a protocol error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 from headworks_server.core.budget import WaitingBytes
 from headworks_server.core.control import ControlQueue
@@ -19,7 +19,9 @@ from headworks_server.core.events import (
     DRAINED_WAITING,
     IGNORE,
     QUEUE_FULL,
+    RATE_LIMITED,
     REPLACED,
+    SHUT_DOWN,
     TURNED_AWAY,
     WAIT,
     Action,
@@ -38,13 +40,14 @@ from headworks_server.core.events import (
     ResultOutcome,
 )
 from headworks_server.core.frame import Frame
-from headworks_server.core.grant import Grant
+from headworks_server.core.grant import Grant, Policy
 from headworks_server.core.ledger import Ledger
 from headworks_server.core.limits import NS_PER_MS, SessionLimits
-from headworks_server.core.mailbox import LatestMailbox
-from headworks_server.core.outbox import Outbox
+from headworks_server.core.mailbox import LatestMailbox, Mailbox, make_mailbox
+from headworks_server.core.outbox import Outbox, frames_of
 from headworks_server.core.outcomes import CloseReason, DropReason, DropStage, FrameErrorCode
-from headworks_server.core.states import Input, State, out_of_place
+from headworks_server.core.rate import Rate
+from headworks_server.core.states import CLOSING_STATES, TRANSITIONS, Input, State, out_of_place
 
 
 class StreamSession:
@@ -61,15 +64,19 @@ class StreamSession:
     """
 
     __slots__ = (
+        "_budget",
         "_control",
         "_credit",
         "_grace_end_ns",
+        "_guarded",
         "_last_frame_id",
         "_last_read_ns",
         "_limits",
         "_mailbox",
         "_max_in_flight",
         "_outbox",
+        "_pacer",
+        "_rate",
         "_row",
         "_status",
         "closing",
@@ -90,7 +97,8 @@ class StreamSession:
         self.in_flight = 0
         self.finished: CloseStatus | None = None
         self._limits = limits if limits is not None else SessionLimits()
-        self._mailbox = LatestMailbox(budget)
+        self._budget = budget
+        self._mailbox: Mailbox = LatestMailbox(budget)
         self._outbox = Outbox(self.ledger, limit=self._limits.outbox_entries, drop_delay_ns=self._limits.drop_delay_ns)
         self._control = ControlQueue()
         self._credit = Credit()
@@ -98,7 +106,10 @@ class StreamSession:
         self._last_frame_id = -1
         self._last_read_ns = now_ns
         self._grace_end_ns = 0
-        self._max_in_flight = 0
+        self._max_in_flight = 0  # 0 also while EVERY_FRAME waits for its rate
+        self._guarded = False  # whether an arrival may be turned back: otherwise looking would cost every frame
+        self._rate: Rate | None = None  # LATEST and BOUNDED: of arrivals
+        self._pacer: Rate | None = None  # EVERY_FRAME: of admissions
         self._enter(State.AWAITING_OPEN)
 
     # What the client sends.
@@ -146,12 +157,12 @@ class StreamSession:
 
     @property
     def wants_admission(self) -> bool:
-        """Whether a frame waits and there is room in flight."""
+        """Whether a frame waits, there is room in flight, and its time has come."""
         return self._mailbox.waiting is not None and self.in_flight < self._max_in_flight
 
     @property
     def waiting(self) -> Frame | None:
-        """The frame that waits."""
+        """The frame that is admitted next."""
         return self._mailbox.waiting
 
     @property
@@ -164,18 +175,23 @@ class StreamSession:
         return [frame for frame in self._outbox.pending if frame.admitted_ns]
 
     def admit(self, now_ns: int) -> Frame:
-        """Commit the waiting frame: from now on it is in flight. Only while `wants_admission`."""
+        """Commit the frame that is next: from now on it is in flight. Only while `wants_admission`."""
         frame = self._mailbox.take()
         if frame is None:
             raise ValueError(f"stream {self.stream_id} has no frame to admit")
         frame.admitted_ns = now_ns
         self.in_flight += 1
-        self._credit.allowed += 1
+        credit = self._credit
+        credit.allowed += credit.per_leave
+        if self._pacer is not None:
+            self._pacer.take(now_ns)
+            if now_ns < self._pacer.ready_ns:
+                self._max_in_flight = 0
         return frame
 
     def drop_waiting(self, reason: DropReason, stage: DropStage, now_ns: int) -> Frame | None:
-        """Drop the waiting frame and return it, if there is one."""
-        return self._drop_waiting(DropOutcome(reason, stage), now_ns)
+        """Drop the frame that is next and return it, if there is one."""
+        return self._drop_next(DropOutcome(reason, stage), now_ns)
 
     def complete(self, frame: Frame, outcome: Outcome, now_ns: int) -> None:
         """Give an admitted frame its outcome. The outcome object is the session's from now on.
@@ -210,7 +226,8 @@ class StreamSession:
             self._apply(Input.DRAIN, now_ns, grace_ns)
 
     def tick(self, now_ns: int) -> None:
-        """Let time pass: idleness, and the end of the grace."""
+        """Let time pass: idleness, the end of the grace, and the time of a frame that waits for its rate."""
+        self._keep_pace(now_ns)
         if Input.IDLE in self._row and now_ns - self._last_read_ns >= self._limits.idle_ns:
             self._apply(Input.IDLE, now_ns)
         elif Input.GRACE_OVER in self._row and now_ns >= self._grace_end_ns:
@@ -230,14 +247,17 @@ class StreamSession:
     def poll(self, now_ns: int) -> list[Event]:
         """Hand out the events that are due, in order. They count as told."""
         closed = self.closing and not self._outbox.pending
-        events: list[Event] = self._outbox.take(now_ns, flush=closed)  # type: ignore[assignment]
-        if self._control.events:
-            events = self._control.take() + events
-        credit = self._credit
+        outbox, credit, received = self._outbox, self._credit, self.ledger.received
+        entries = outbox.take(now_ns, flush=closed)
+        events: list[Event] = [*self._control.take(), *entries] if self._control.events else entries  # type: ignore[assignment]
         # Credit stops with End, drain or fault.
-        if self.state is State.OPEN and credit.worth_telling(self.ledger.received, rides=bool(events)):
-            credit.told = credit.allowed
-            events.append(CreditEvent(credit.allowed))
+        if self.state is State.OPEN:
+            if not credit.per_leave and entries:
+                idle = not outbox.pending
+                credit.written(frames_of(entries), received=received, idle=idle, full=self._budget.full)
+            if credit.worth_telling(received, rides=bool(events)):
+                credit.told = credit.allowed
+                events.append(CreditEvent(credit.allowed))
         if closed:
             self.ledger.check(0)
             events.append(ClosedEvent(self.ledger, self._status.reason, self._status.detail))
@@ -248,6 +268,8 @@ class StreamSession:
     def next_wakeup_ns(self) -> int | None:
         """When to call `tick` and look at `has_due` again though nothing happened; None for never."""
         wakeup = self._outbox.run_due_ns()
+        if self._pacer is not None and not self._max_in_flight and self._mailbox.waiting is not None:
+            wakeup = self._pacer.ready_ns if wakeup is None else min(wakeup, self._pacer.ready_ns)
         if Input.IDLE in self._row:
             timer = self._last_read_ns + self._limits.idle_ns
         elif Input.GRACE_OVER in self._row:
@@ -261,7 +283,7 @@ class StreamSession:
     def _enter(self, state: State) -> None:
         self.state = state
         self._row = _ROWS[state]
-        self.closing = state in _CLOSING_STATES
+        self.closing = state in CLOSING_STATES
 
     def _apply(self, what: Input, now_ns: int, *arguments: Any) -> Any:
         transition = self._row.get(what)
@@ -282,17 +304,26 @@ class StreamSession:
     def _open(self, _now_ns: int, grant: Grant) -> None:
         self.grant = grant
         self._max_in_flight = grant.max_in_flight
-        self._control.append_opened(OpenedEvent(grant, self._credit.open(grant.window)))
+        self._mailbox = make_mailbox(grant, self._budget)
+        every_frame = grant.policy is Policy.EVERY_FRAME
+        rate = Rate(grant.max_fps) if grant.max_fps else None
+        self._pacer, self._rate = (rate, None) if every_frame else (None, rate)
+        self._guarded = every_frame or rate is not None
+        if every_frame:
+            # Outcomes in hand are of frames received and not written: at most the window and what may come over
+            # credit, and a run of frames that a drain turns away. So nothing is ever merged away.
+            self._outbox.limit = max(self._outbox.limit, grant.window + self._limits.over_credit + 1)
+        allowed = self._credit.open(grant.window, every_frame=every_frame)
+        self._control.append_opened(OpenedEvent(grant, allowed))
 
     def _counts(self, frame_id: int, now_ns: int) -> bool:
         """Count an arrival, unless it breaks the order or the credit: then it is no frame of this stream."""
         if frame_id <= self._last_frame_id:
-            self.protocol_error(
-                f"frame_id must increase: expected more than {self._last_frame_id}, got {frame_id}", now_ns
-            )
+            detail = f"frame_id must increase: expected more than {self._last_frame_id}, got {frame_id}"
+            self.protocol_error(detail, now_ns)
             return False
         ledger = self.ledger
-        # Under LATEST an arrival always makes room, so that even a client that ignores credit stays within it.
+        # Under LATEST and BOUNDED an arrival always makes room, so that a client that ignores credit stays within it.
         if ledger.received - self._credit.allowed >= self._limits.over_credit and self.state is State.OPEN:
             detail = f"{self._limits.over_credit + 1} frames over the credit of {self._credit.allowed}"
             self._apply(Input.FAULT, now_ns, CloseStatus(CloseReason.PROTOCOL_ERROR, "resource_exhausted", detail))
@@ -304,13 +335,15 @@ class StreamSession:
     def _accept(self, now_ns: int, frame: Frame) -> Action:
         if not self._counts(frame.frame_id, now_ns):
             return IGNORE
+        if self._guarded and (turned_back := self._turned_back(now_ns, frame)) is not None:
+            return turned_back
         if self.grant.deadline_ns:
             frame.deadline_ns = frame.received_ns + self.grant.deadline_ns
         left = self._mailbox.offer(frame)
         if left is None:
             self._outbox.pending.append(frame)
             return WAIT
-        self._credit.allowed += 1
+        self._credit.allowed += 1  # EVERY_FRAME leaves none without a place
         if left is frame:
             self._outbox.drop_arrival(frame.frame_id, QUEUE_FULL, now_ns)
             return QUEUE_FULL
@@ -318,10 +351,29 @@ class StreamSession:
         self._outbox.drop(left, REPLACED, now_ns)
         return Replace(left)
 
+    def _turned_back(self, now_ns: int, frame: Frame) -> Action | None:
+        """What became of an arrival over the maximum rate, or over credit under EVERY_FRAME; else None."""
+        if self._rate is not None and not self._rate.take(now_ns):
+            self._credit.allowed += 1
+            self._outbox.drop_arrival(frame.frame_id, RATE_LIMITED, now_ns)
+            return RATE_LIMITED
+        self._keep_pace(now_ns)
+        allowed, received = self._credit.allowed, self.ledger.received
+        if received <= allowed:
+            return None
+        detail = f"frame {frame.frame_id}: expected at most {allowed} frames by the credit given, got {received}"
+        self._outbox.answer_arrival(FrameErrorEvent(frame.frame_id, FrameErrorCode.OVER_CREDIT, detail))
+        return ErrorOutcome(FrameErrorCode.OVER_CREDIT, detail)
+
+    def _keep_pace(self, now_ns: int) -> None:
+        """EVERY_FRAME with a maximum rate: let the next frame be admitted if its time has come."""
+        if self._pacer is not None and now_ns >= self._pacer.ready_ns:
+            self._max_in_flight = self.grant.max_in_flight
+
     def _reject(self, now_ns: int, frame_id: int, error: ErrorOutcome) -> Action:
         if not self._counts(frame_id, now_ns):
             return IGNORE
-        self._credit.allowed += 1
+        self._credit.allowed += self._credit.per_leave
         self._outbox.answer_arrival(FrameErrorEvent(frame_id, error.code, error.detail))
         return error
 
@@ -344,38 +396,33 @@ class StreamSession:
         self._control.append_notice(notice)
 
     def _drain(self, now_ns: int, grace_ns: int) -> None:
-        self._status = CloseStatus(CloseReason.DRAINED, "unavailable", "the server is shutting down")
+        self._status = SHUT_DOWN
         self._grace_end_ns = now_ns + grace_ns
-        self._tell(
-            now_ns, NoticeEvent(NoticeKind.DRAINING, "the server is shutting down", grace_ms=grace_ns // NS_PER_MS)
-        )
-        self._drop_waiting(DRAINED_WAITING, now_ns)
+        self._tell(now_ns, NoticeEvent(NoticeKind.DRAINING, SHUT_DOWN.detail, grace_ms=grace_ns // NS_PER_MS))
+        self._drop_all(DRAINED_WAITING, now_ns)
 
     def _drain_ending(self, now_ns: int, _grace_ns: int) -> None:
         # The client has ended already and needs no notice; only what is in flight still finishes.
-        self._drop_waiting(DRAINED_WAITING, now_ns)
+        self._drop_all(DRAINED_WAITING, now_ns)
 
     def _drain_unopened(self, _now_ns: int, _grace_ns: int) -> None:
-        self._status = CloseStatus(CloseReason.DRAINED, "unavailable", "the server is shutting down")
+        self._status = SHUT_DOWN
 
     def _grace_over(self, _now_ns: int) -> None:
         """Frames in flight finish, then Closed goes out; the table says the rest."""
 
     def _fault(self, now_ns: int, status: CloseStatus) -> None:
         self._status = status
-        self._drop_waiting(CANCELLED_WAITING, now_ns)
+        self._drop_all(CANCELLED_WAITING, now_ns)
 
     def _idle(self, now_ns: int) -> None:
-        seconds = self._limits.idle_ns / 1e9
-        self._fault(
-            now_ns, CloseStatus(CloseReason.IDLE_TIMEOUT, "idle_timeout", f"nothing was read for {seconds:g} s")
-        )
+        detail = f"nothing was read for {self._limits.idle_ns / 1e9:g} s"
+        self._fault(now_ns, CloseStatus(CloseReason.IDLE_TIMEOUT, "idle_timeout", detail))
 
     def _abandon(self, _now_ns: int) -> None:
         self._status = CloseStatus(CloseReason.CANCELLED, "cancelled", "the peer is gone")
-        waiting = self._mailbox.take()
         self._outbox.abandon()
-        if waiting is not None:
+        while (waiting := self._mailbox.take()) is not None:
             self._outbox.cancel(waiting, CANCELLED_WAITING)
         self._control.take()
         self._finish_gone()
@@ -385,65 +432,18 @@ class StreamSession:
             self.ledger.check(0)
             self.finished = self._status
 
-    def _drop_waiting(self, drop: DropOutcome, now_ns: int) -> Frame | None:
+    def _drop_next(self, drop: DropOutcome, now_ns: int) -> Frame | None:
         frame = self._mailbox.take()
         if frame is not None:
-            self._credit.allowed += 1
+            self._credit.allowed += self._credit.per_leave
             self._outbox.drop(frame, drop, now_ns)
         return frame
 
+    def _drop_all(self, drop: DropOutcome, now_ns: int) -> None:
+        while self._drop_next(drop, now_ns) is not None:
+            pass
 
-Transition: TypeAlias = tuple[Callable[..., Any], State]
-_S = StreamSession
 
-# (state, input) -> (method, next state). A message of the client that is absent is a protocol error; the server's own
-# inputs (NOTICE, DRAIN, GRACE_OVER, IDLE) are absent where they mean nothing.
-TRANSITIONS: dict[tuple[State, Input], Transition] = {
-    (State.AWAITING_OPEN, Input.OPEN): (_S._open, State.OPEN),
-    (State.AWAITING_OPEN, Input.FAULT): (_S._fault, State.CLOSING),
-    (State.AWAITING_OPEN, Input.PEER_GONE): (_S._abandon, State.GONE),
-    (State.AWAITING_OPEN, Input.DRAIN): (_S._drain_unopened, State.CLOSING),
-    (State.AWAITING_OPEN, Input.IDLE): (_S._idle, State.CLOSING),
-    (State.OPEN, Input.FRAME): (_S._accept, State.OPEN),
-    (State.OPEN, Input.REJECTED): (_S._reject, State.OPEN),
-    (State.OPEN, Input.PING): (_S._pong, State.OPEN),
-    (State.OPEN, Input.END): (_S._end, State.ENDING),
-    (State.OPEN, Input.FAULT): (_S._fault, State.CLOSING),
-    (State.OPEN, Input.PEER_GONE): (_S._abandon, State.GONE),
-    (State.OPEN, Input.NOTICE): (_S._tell, State.OPEN),
-    (State.OPEN, Input.DRAIN): (_S._drain, State.DRAINING),
-    (State.OPEN, Input.IDLE): (_S._idle, State.CLOSING),
-    (State.ENDING, Input.PING): (_S._pong, State.ENDING),
-    (State.ENDING, Input.FAULT): (_S._fault, State.CLOSING),
-    (State.ENDING, Input.PEER_GONE): (_S._abandon, State.GONE),
-    (State.ENDING, Input.NOTICE): (_S._tell, State.ENDING),
-    (State.ENDING, Input.DRAIN): (_S._drain_ending, State.ENDING),
-    (State.DRAINING, Input.FRAME): (_S._turn_away, State.DRAINING),
-    (State.DRAINING, Input.REJECTED): (_S._turn_away_rejected, State.DRAINING),
-    (State.DRAINING, Input.PING): (_S._pong, State.DRAINING),
-    (State.DRAINING, Input.END): (_S._end, State.ENDING),
-    (State.DRAINING, Input.FAULT): (_S._fault, State.CLOSING),
-    (State.DRAINING, Input.PEER_GONE): (_S._abandon, State.GONE),
-    (State.DRAINING, Input.NOTICE): (_S._tell, State.DRAINING),
-    (State.DRAINING, Input.GRACE_OVER): (_S._grace_over, State.DRAINED),
-    (State.DRAINED, Input.FRAME): (_S._turn_away, State.DRAINED),
-    (State.DRAINED, Input.REJECTED): (_S._turn_away_rejected, State.DRAINED),
-    (State.DRAINED, Input.PING): (_S._pong, State.DRAINED),
-    (State.DRAINED, Input.END): (_S._end, State.ENDING),
-    (State.DRAINED, Input.FAULT): (_S._fault, State.CLOSING),
-    (State.DRAINED, Input.PEER_GONE): (_S._abandon, State.GONE),
-    # Nothing is taken any more; Closed is on its way, or there is nobody to tell.
-    **{
-        (state, message): (_S._ignore, state)
-        for state in (State.CLOSING, State.CLOSED, State.GONE)
-        for message in (Input.OPEN, Input.FRAME, Input.REJECTED, Input.PING, Input.END, Input.FAULT, Input.PEER_GONE)
-    },
-    (State.CLOSING, Input.PEER_GONE): (_S._abandon, State.GONE),
-}
-
-_ROWS: dict[State, dict[Input, Transition]] = {
-    state: {what: transition for (row, what), transition in TRANSITIONS.items() if row is state} for state in State
-}
-
-# States in which Closed goes out as soon as no frame is without an outcome.
-_CLOSING_STATES = frozenset({State.ENDING, State.DRAINED, State.CLOSING})
+_ROWS: dict[State, dict[Input, tuple[Callable[..., Any], State]]] = {state: {} for state in State}
+for (_state, _what), (_method, _to) in TRANSITIONS.items():
+    _ROWS[_state][_what] = (getattr(StreamSession, _method), _to)

@@ -15,12 +15,13 @@ from google.protobuf.message import DecodeError
 from headworks.v1 import frame_pb2 as pb
 from headworks_native import wire
 from headworks_server.core import events as ev
+from headworks_server.core.grant import Grant, Policy
 from headworks_server.core.ledger import Ledger
 from headworks_server.core.model import ModelFacts
 
 
 class MalformedRequestError(ValueError):
-    """The bytes are no StreamFramesRequest, or an empty one."""
+    """The bytes are no StreamFramesRequest or InferFrameRequest, or one that lacks what it is for."""
 
 
 def parse_request(raw: bytes) -> wire.FrameMessage | pb.Open | pb.Ping | pb.End:
@@ -46,6 +47,34 @@ def parse_request(raw: bytes) -> wire.FrameMessage | pb.Open | pb.Ping | pb.End:
     return getattr(request, kind)  # type: ignore[no-any-return]
 
 
+def parse_infer_request(raw: bytes) -> pb.InferFrameRequest:
+    """Return the InferFrameRequest that `raw` is.
+
+    Raises:
+        MalformedRequestError: the bytes are no request, or there is no frame in it.
+    """
+    try:
+        request = pb.InferFrameRequest.FromString(raw)
+    except DecodeError as error:
+        raise MalformedRequestError(
+            f"expected an InferFrameRequest, got {len(raw):,} bytes of none ({error})"
+        ) from None
+    if not request.HasField("frame"):
+        raise MalformedRequestError("expected a frame in the InferFrameRequest, got none")
+    return request
+
+
+def infer_response(entry: bytes) -> bytes:
+    """Return the InferFrameResponse with the Result of an encoded event, an entry as `wire.encode_result` makes it.
+
+    A response holds the Result as its field 1, an entry holds it as field 2 of its field 1: it is copied as it is.
+    """
+    inner = 1
+    while entry[inner] & 0x80:  # the length of the event
+        inner += 1
+    return b"\x0a" + entry[inner + 2 :]
+
+
 def encode_events(events: Sequence[ev.Event], encode_opened: Callable[[ev.OpenedEvent], bytes]) -> bytes:
     """Encode events into the bytes of one StreamFramesResponse; an Opened needs facts that no session knows."""
     entries = []
@@ -66,7 +95,7 @@ def opened_entry(event: ev.OpenedEvent, facts: ModelFacts, limits: pb.Limits, st
     return _entry(
         opened=pb.Opened(
             stream_id=stream_id,
-            drop_policy=pb.DropPolicy(latest=pb.LatestPolicy()),
+            drop_policy=_drop_policy(granted),
             max_in_flight=granted.max_in_flight,
             frames_allowed=event.frames_allowed,
             deadline_ms=granted.deadline_ms,
@@ -99,6 +128,15 @@ def ledger_message(ledger: Ledger) -> pb.Ledger:
     """Return the ledger as it is told in Closed."""
     drops = [pb.DropCount(reason=int(r), stage=int(s), count=n) for r, s, n in ledger.triples()]  # type: ignore[arg-type]
     return pb.Ledger(received=ledger.received, results=ledger.results, drops=drops, errors=ledger.errors)
+
+
+def _drop_policy(granted: Grant) -> pb.DropPolicy:
+    if granted.policy is Policy.LATEST:
+        return pb.DropPolicy(latest=pb.LatestPolicy())
+    if granted.policy is Policy.EVERY_FRAME:
+        return pb.DropPolicy(every_frame=pb.EveryFramePolicy())
+    side = pb.BoundedPolicy.DROP_SIDE_NEWEST if granted.drop_newest else pb.BoundedPolicy.DROP_SIDE_OLDEST
+    return pb.DropPolicy(bounded=pb.BoundedPolicy(depth=granted.depth, drop=side))
 
 
 def _entry(**event: Any) -> bytes:

@@ -1,21 +1,21 @@
-"""What an Open asks, turned into what a stream runs with; or the reason why it is refused."""
+"""What an Open or an InferFrame asks, turned into what the call runs with; or the reason why it is refused."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from headworks.v1 import frame_pb2 as pb
 from headworks_server.core.grant import Grant, Policy, Refusal, grant
-from headworks_server.core.model import ServedModel
+from headworks_server.core.model import ModelFacts, ServedModel
 from headworks_server.rpc.status import RefusalKind
 
 POLICIES = {"latest": Policy.LATEST, "bounded": Policy.BOUNDED, "every_frame": Policy.EVERY_FRAME}
-FORMS = (pb.ResultOptions.FORM_UNSPECIFIED, pb.ResultOptions.FORM_DETECTIONS)
+MAX_TOP_K = 1000  # for a model that does not say how many classes it has
 
 
 class OpenRefusedError(ValueError):
-    """The Open cannot be granted.
+    """What is asked for cannot be granted.
 
     Attributes:
         kind: which gRPC status says so.
@@ -30,10 +30,19 @@ class OpenRefusedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What a stream runs with."""
+    """What a call runs with.
+
+    Attributes:
+        model: which serves its frames.
+        grant: how they wait.
+        form: of its results, a number of `ResultOptions.Form`, never 0.
+        score_threshold: of its results.
+        max_detections: of one result; of classifications, how many classes.
+    """
 
     model: ServedModel
     grant: Grant
+    form: int
     score_threshold: float
     max_detections: int
 
@@ -42,45 +51,80 @@ def resolve(request: pb.Open, models: Mapping[str, ServedModel]) -> Opening:
     """Decide an Open.
 
     Raises:
-        OpenRefusedError: the model is not there, or the request wants what this release does not serve.
+        OpenRefusedError: the model is not there, or what is asked makes no sense or is not served.
     """
-    model = _select(request, models)
-    facts = model.facts
-    if request.result.form not in FORMS:
-        names = dict(zip(pb.ResultOptions.Form.values(), pb.ResultOptions.Form.keys(), strict=True))
-        form = names.get(request.result.form, f"form {request.result.form}, which this release does not know")
-        raise OpenRefusedError("unimplemented", f"{facts.name}: expected results as detections, got {form}")
-    if not 0.0 <= request.result.score_threshold <= 1.0:
+    model = _select(request.models, models, "Open")
+    bounded = request.drop_policy.bounded
+    if bounded.drop not in pb.BoundedPolicy.DropSide.values():
         raise OpenRefusedError(
-            "invalid_argument", f"score_threshold: expected 0 to 1, got {request.result.score_threshold:g}"
+            "invalid_argument", f"BOUNDED: expected to drop the oldest or newest, got {bounded.drop}"
         )
     granted = grant(
         policy=POLICIES[request.drop_policy.WhichOneof("policy") or "latest"],
+        depth=bounded.depth,
+        drop_newest=bounded.drop == pb.BoundedPolicy.DROP_SIDE_NEWEST,
         max_in_flight=request.max_in_flight,
         deadline_ms=request.deadline_ms,
         weight=request.weight,
         max_fps=request.max_fps,
     )
     if isinstance(granted, Refusal):
-        raise OpenRefusedError("unimplemented", granted.detail)
+        raise OpenRefusedError("invalid_argument", granted.detail)
+    return _opening(model, granted, request.result)
+
+
+def resolve_infer(
+    request: pb.InferFrameRequest, models: Mapping[str, ServedModel], *, time_remaining_s: float | None
+) -> Opening:
+    """Decide an InferFrame; its frame has what is left of the call's deadline, None for no deadline.
+
+    Raises:
+        OpenRefusedError: the model is not there, or what is asked makes no sense or is not served.
+    """
+    model = _select([request.model], models, "InferFrame")
+    deadline_ns = 0 if time_remaining_s is None else max(int(time_remaining_s * 1e9), 1)
+    return _opening(model, Grant(max_in_flight=1, window=1, deadline_ns=deadline_ns), request.result)
+
+
+def _opening(model: ServedModel, granted: Grant, asked: pb.ResultOptions) -> Opening:
+    facts = model.facts
+    if not 0.0 <= asked.score_threshold <= 1.0:
+        raise OpenRefusedError("invalid_argument", f"score_threshold: expected 0 to 1, got {asked.score_threshold:g}")
+    form = _form(facts, asked.form)
+    if form == pb.ResultOptions.FORM_CLASSIFICATIONS:
+        most = min(asked.top_k or facts.top_k, len(facts.labels) or MAX_TOP_K)
+    else:
+        most = min(asked.max_detections or facts.max_detections, facts.max_detections)
     return Opening(
         model=model,
         grant=granted,
-        score_threshold=request.result.score_threshold or facts.score_threshold,
-        max_detections=min(request.result.max_detections or facts.max_detections, facts.max_detections),
+        form=form,
+        score_threshold=asked.score_threshold or facts.score_threshold,
+        max_detections=most,
     )
 
 
-def _select(request: pb.Open, models: Mapping[str, ServedModel]) -> ServedModel:
-    served = ", ".join(sorted(models))
-    if len(request.models) > 1:
-        names = ", ".join(selector.name for selector in request.models)
-        raise OpenRefusedError("unimplemented", f"expected one model in Open, got {len(request.models)}: {names}")
-    selector = request.models[0] if request.models else pb.ModelSelector()
+def _form(facts: ModelFacts, asked: int) -> int:
+    if not asked:
+        return facts.forms[0]
+    if asked not in facts.forms:
+        names = dict(zip(pb.ResultOptions.Form.values(), pb.ResultOptions.Form.keys(), strict=True))
+        served = " or ".join(names[form] for form in facts.forms)
+        form = names.get(asked, f"form {asked}, which this release does not know")
+        raise OpenRefusedError("invalid_argument", f"{facts.name}: expected results as {served}, got {form}")
+    return asked
+
+
+def _select(selectors: Sequence[pb.ModelSelector], models: Mapping[str, ServedModel], where: str) -> ServedModel:
+    served = ", ".join(sorted(models)) or "none"
+    if len(selectors) > 1:
+        names = ", ".join(selector.name for selector in selectors)
+        raise OpenRefusedError("unimplemented", f"expected one model in {where}, got {len(selectors)}: {names}")
+    selector = selectors[0] if selectors else pb.ModelSelector()
     if not selector.name:
         if len(models) == 1:
             return next(iter(models.values()))
-        raise OpenRefusedError("invalid_argument", f"expected a model's name in Open: this server has {served}")
+        raise OpenRefusedError("invalid_argument", f"expected a model's name in {where}: this server has {served}")
     model = models.get(selector.name)
     if model is None:
         raise OpenRefusedError("not_found", f"no model {selector.name!r}: this server has {served}")

@@ -1,13 +1,15 @@
-"""FrameService: opens calls, holds what all streams share, and drains them.
+"""FrameService: opens calls, holds what all of them share, and drains them.
 
 Made by the composition root; lives on the event loop. It counts streams, writes one log line when a stream opens and
-one, with the ledger, when it closes, and tells the streams of a model when its health changes.
+one, with the ledger, when it closes, and tells the streams of a model when its health changes. An InferFrame counts
+in the ledger of its model, and has no line.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,7 +25,9 @@ from headworks_server.core.ledger import Ledger
 from headworks_server.core.limits import SessionLimits
 from headworks_server.core.model import ServedModel
 from headworks_server.core.outcomes import CloseReason, FrameErrorCode
-from headworks_server.rpc.opening import Opening, OpenRefusedError, resolve
+from headworks_server.rpc.call import FrameCall
+from headworks_server.rpc.infer import InferCall
+from headworks_server.rpc.opening import Opening, OpenRefusedError, resolve, resolve_infer
 from headworks_server.rpc.status import STATUS
 from headworks_server.rpc.stream import StreamCall
 
@@ -55,7 +59,7 @@ class ServiceLimits:
     """Bounds that hold for every stream.
 
     Attributes:
-        max_streams: streams open at one time.
+        max_streams: streams open at one time; also how many calls of InferFrame may be.
         max_frame_bytes: of one frame.
         max_frame_pixels: of one frame; checked by the decoder, told to clients.
         session: the bounds inside a stream.
@@ -95,8 +99,9 @@ class FrameService:
         self.wire_limits = pb.Limits(max_frame_bytes=limits.max_frame_bytes, max_frame_pixels=limits.max_frame_pixels)
         self._models = models
         self._health_changed = health_changed
-        self._calls: set[StreamCall] = set()
-        self._settled = {name: Ledger() for name in models}  # of streams that have closed
+        self._streams: set[StreamCall] = set()
+        self._inferences: set[InferCall] = set()
+        self._settled: defaultdict[str, Ledger] = defaultdict(Ledger)  # of calls that have ended, by model
         self._last_stream_id = 0
         self._draining = False
         self._empty: asyncio.Event | None = None
@@ -105,20 +110,33 @@ class FrameService:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The service as a generic handler of raw bytes: frames are read natively, not by protobuf."""
-        method = grpc.stream_stream_rpc_method_handler(self._stream_frames)
-        return grpc.method_handlers_generic_handler(FRAME_SERVICE, {"StreamFrames": method})
+        methods = {
+            "StreamFrames": grpc.stream_stream_rpc_method_handler(self._stream_frames),
+            "InferFrame": grpc.unary_unary_rpc_method_handler(self._infer_frame),
+        }
+        return grpc.method_handlers_generic_handler(FRAME_SERVICE, methods)
 
     async def _stream_frames(self, _requests: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        await self._let_in(context, len(self._streams), "streams, all are open")
+        call = StreamCall(self, context, self._next_id())
+        self._streams.add(call)
+        await call.serve()
+
+    async def _infer_frame(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        await self._let_in(context, len(self._inferences), "calls of InferFrame at one time, all are running")
+        call = InferCall(self, context, self._next_id())
+        self._inferences.add(call)
+        return await call.serve(request)
+
+    async def _let_in(self, context: grpc.aio.ServicerContext[bytes, bytes], count: int, what: str) -> None:
         if self._draining:
             await context.abort(STATUS["unavailable"], "the server is shutting down")
-        if len(self._calls) >= self.limits.max_streams:
-            await context.abort(
-                STATUS["resource_exhausted"], f"expected at most {self.limits.max_streams} streams, all are open"
-            )
+        if count >= self.limits.max_streams:
+            await context.abort(STATUS["resource_exhausted"], f"expected at most {self.limits.max_streams} {what}")
+
+    def _next_id(self) -> int:
         self._last_stream_id += 1
-        call = StreamCall(self, context, self._last_stream_id)
-        self._calls.add(call)
-        await call.serve()
+        return self._last_stream_id
 
     # For calls.
 
@@ -128,26 +146,43 @@ class FrameService:
             raise OpenRefusedError("unavailable", "the server is shutting down")
         return resolve(request, self._models)
 
+    def resolve_infer(self, request: pb.InferFrameRequest, *, time_remaining_s: float | None) -> Opening:
+        """Decide an InferFrame. Raises OpenRefusedError."""
+        return resolve_infer(request, self._models, time_remaining_s=time_remaining_s)
+
     def opened(self, call: StreamCall) -> None:
         """A call has opened its stream."""
         self.metrics.open_stream()
-        self.log.info("stream_open", stream_id=call.stream_id, stream=call.name, peer=call.peer, model=call.model_name)
+        self.log.info(
+            "stream_open",
+            stream_id=call.stream_id,
+            stream=call.name,
+            peer=call.peer,
+            principal=call.principal,
+            model=call.model_name,
+        )
 
-    def closed(self, call: StreamCall, seconds: float) -> None:
+    def closed(self, call: FrameCall, seconds: float) -> None:
         """A call's session has finished: its ledger is final."""
-        self._calls.discard(call)
-        if self._empty is not None and not self._calls:
+        calls: set[Any] = self._streams if isinstance(call, StreamCall) else self._inferences
+        calls.discard(call)
+        if self._empty is not None and not self._streams and not self._inferences:
             self._empty.set()
         if call.model is None:
             return
+        self._settled[call.model_name].add(call.session.ledger)
+        if isinstance(call, StreamCall):
+            self._tell_closed(call, seconds)
+
+    def _tell_closed(self, call: StreamCall, seconds: float) -> None:
         ledger, status = call.session.ledger, call.session.finished
         assert status is not None
-        self._settled[call.model_name].add(ledger)
         self.metrics.close_stream(status.reason)
         self.log.info(
             "stream_close",
             stream_id=call.stream_id,
             stream=call.name,
+            principal=call.principal,
             model=call.model_name,
             seconds=round(seconds, 3),
             reason=status.reason.name,
@@ -161,10 +196,10 @@ class FrameService:
     # For the rest of the process.
 
     def ledger(self, model: str) -> Ledger:
-        """The frames of a model by outcome, over all streams since the start. On the loop only."""
+        """The frames of a model by outcome, over all calls since the start. On the loop only."""
         total = Ledger()
         total.add(self._settled[model])
-        for call in list(self._calls):
+        for call in (*self._streams, *self._inferences):
             if call.model_name == model:
                 total.add(call.session.ledger)
         return total
@@ -176,18 +211,19 @@ class FrameService:
         self.log.warning("model_restored" if serving else "model_degraded", model=name, detail=model.health.detail)
         self._health_changed(name, serving)
         detail = "the engine works again" if serving else f"three batches failed in a row: {model.health.detail}"
-        for call in self._calls:
+        for call in self._streams:
             if call.model is model:
                 call.notice(kind, detail, now_ns)
 
     async def drain(self, grace_s: float) -> None:
-        """Refuse new streams, let the open ones come to their end; returns when none is left, or the grace is over."""
+        """Refuse new calls, let the open ones come to their end; returns when none is left, or the grace is over."""
         self._draining = True
-        if not self._calls:
+        calls = [*self._streams, *self._inferences]
+        if not calls:
             return
         self._empty = asyncio.Event()
         now_ns = time.monotonic_ns()
-        for call in list(self._calls):
+        for call in calls:
             call.drain(int(grace_s * 1e9), now_ns)
         # Beyond the grace: what is in flight finishes, and Closed has to be read.
         await asyncio.wait([asyncio.ensure_future(self._empty.wait())], timeout=grace_s + 5.0)

@@ -9,28 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import grpc
 
 from headworks.v1 import frame_pb2 as pb
 from headworks_native import wire
-from headworks_native.lane import DEADLINE, DONE, FAILED, Ticket
-from headworks_server.core.admission import Share
-from headworks_server.core.events import (
-    IGNORE,
-    DropOutcome,
-    ErrorOutcome,
-    NoticeKind,
-    OpenedEvent,
-    Outcome,
-    ResultOutcome,
-)
-from headworks_server.core.frame import Frame
-from headworks_server.core.model import ServedModel
-from headworks_server.core.outcomes import DropReason, DropStage, FrameErrorCode
-from headworks_server.core.session import StreamSession
+from headworks_server.core.events import NoticeKind, OpenedEvent
 from headworks_server.rpc import codec
+from headworks_server.rpc.call import FrameCall
 from headworks_server.rpc.opening import OpenRefusedError
 from headworks_server.rpc.status import STATUS
 
@@ -42,46 +29,17 @@ TORN_S = 0.05  # from the end of what can be read to the news that the connectio
 MAX_NAME = 64
 
 
-class StreamCall:
-    """One open call. Made by FrameService for each StreamFrames; also what frames name as their `stream`.
-
-    Attributes:
-        stream_id: the server's number.
-        name: chosen by the client, "" until Open.
-        peer: the client's address as gRPC spells it.
-        session: the stream's rules and ledger.
-        model: what the stream runs; None until Open.
-        model_name: its name, "" until Open.
-        score_threshold: of the stream's results.
-        max_detections: of one result of the stream.
-    """
+class StreamCall(FrameCall):
+    """One open call of StreamFrames."""
 
     def __init__(self, service: FrameService, context: grpc.aio.ServicerContext[bytes, bytes], stream_id: int) -> None:
-        self.stream_id = stream_id
-        self.name = ""
-        self.peer = context.peer()
-        self.model: ServedModel | None = None
-        self.model_name = ""
-        self.score_threshold = 0.0
-        self.max_detections = 0
-        self._service = service
-        self._context = context
-        self._loop = asyncio.get_running_loop()
-        self._opened_ns = time.monotonic_ns()
-        self.session = StreamSession(
-            stream_id, now_ns=self._opened_ns, budget=service.budget, limits=service.limits.session
-        )
-        self._share: Share | None = None
-        self._output_prefix = b""
-        self._refusal: tuple[grpc.StatusCode, str] | None = None
-        self._done: asyncio.Future[None] = self._loop.create_future()
+        super().__init__(service, context, stream_id)
         self._wakeup: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self._last_call_timer: asyncio.TimerHandle | None = None
         self._writes = 0
         self._ended = False
-        self._concluded = False
 
     # The call.
 
@@ -98,11 +56,11 @@ class StreamCall:
             self._stop_timers()
             self._wake()  # the writer looks once more and ends
         if self._refusal is not None:
-            await self._context.abort(*self._refusal)
+            await self._abort(*self._refusal)
         status = self.session.finished
         assert status is not None
         if status.kind != "ok":
-            await self._context.abort(STATUS[status.kind], status.detail)
+            await self._abort(STATUS[status.kind], status.detail)
         # A pending read ends by itself once the call has: neither task is awaited or cancelled.
         del reader, writer
 
@@ -159,35 +117,12 @@ class StreamCall:
         elif isinstance(message, pb.Ping):
             self.session.receive_ping(message.nonce, now_ns)
         elif isinstance(message, pb.Open):
-            self._open(message, now_ns)
+            self._receive_open(message, now_ns)
         else:
             self._end(now_ns)
         self.wake_if_due(now_ns)
 
-    def _receive_frame(self, message: wire.FrameMessage, now_ns: int) -> None:
-        size = message.data_length
-        limit = self._service.limits.max_frame_bytes
-        if size > limit:
-            detail = f"{self.place(message.frame_id)}: expected at most {limit:,} bytes, got {size:,}"
-            self.session.receive_rejected(message.frame_id, FrameErrorCode.TOO_LARGE, detail, now_ns)
-            return
-        frame = Frame(
-            message.frame_id,
-            message,
-            size,
-            now_ns,
-            stream=self,
-            capture_time=message.capture_time if message.has_capture_time else None,
-        )
-        action = self.session.receive_frame(frame, now_ns)
-        share = self._share
-        if action is IGNORE or share is None or self.model is None:
-            return
-        pool = self.model.pool
-        pool.offer(share)
-        self._service.pump(pool, now_ns, self)
-
-    def _open(self, request: pb.Open, now_ns: int) -> None:
+    def _receive_open(self, request: pb.Open, now_ns: int) -> None:
         if self.model is not None:
             self.session.protocol_error("a second Open", now_ns)
             return
@@ -197,84 +132,13 @@ class StreamCall:
             self._refuse(STATUS[refusal.kind], refusal.detail)
             return
         self.name = request.stream_name[:MAX_NAME]
-        self.model = opening.model
-        self.model_name = opening.model.facts.name
-        self.score_threshold = opening.score_threshold
-        self.max_detections = opening.max_detections
-        self._output_prefix = codec.output_prefix(opening.model.facts)
-        self.session.receive_open(opening.grant, now_ns)
-        self._share = opening.model.pool.join(self.session)
+        self._open(opening, now_ns)
         self._service.opened(self)
 
     def _end(self, now_ns: int) -> None:
         self._ended = True
         self.session.receive_end(now_ns)
         self.wake_if_due(now_ns)
-
-    # What the lanes bring back.
-
-    def ticket_done(self, ticket: Ticket, now_ns: int) -> None:
-        """Give the ticket's frame its outcome. The caller pumps and wakes."""
-        session = self.session
-        frame = cast(Frame, ticket.frame)
-        frame.ticket = None  # they name each other: the payload must not wait for the collector of cycles
-        try:
-            outcome = self._outcome(ticket, frame, now_ns)
-        except Exception as error:  # must cost this stream, not those of the tickets behind
-            self._defect(error)
-            outcome = ErrorOutcome(FrameErrorCode.ENGINE_FAILED, "a defect of the server")
-        session.complete(frame, outcome, now_ns)
-        if session.finished is not None:
-            self._conclude()
-        elif self._share is not None and self.model is not None:
-            self.model.pool.offer(self._share)
-
-    def _outcome(self, ticket: Ticket, frame: Frame, now_ns: int) -> Outcome:
-        status = ticket.status
-        if status == DONE:
-            return ResultOutcome(self._result(ticket, frame, now_ns))
-        if status == FAILED:
-            code = FrameErrorCode(ticket.error_code)
-            self._service.metrics.add_error(self.model_name, code)
-            return ErrorOutcome(code, f"{self.place(frame.frame_id)}: {ticket.detail}")
-        reason = DropReason.DEADLINE if status == DEADLINE else DropReason.CANCELLED
-        return DropOutcome(reason, DropStage(ticket.stage))
-
-    def _result(self, ticket: Ticket, frame: Frame, now_ns: int) -> bytes:
-        started, decoded_at, launched, executed = (
-            ticket.decode_started_ns,
-            ticket.decoded_ns,
-            ticket.launched_ns,
-            ticket.executed_ns,
-        )
-        waited, decoded, batched, executing, postprocessed = stages = (
-            started - frame.received_ns,
-            decoded_at - started,
-            launched - decoded_at,
-            executed - launched,
-            now_ns - executed,
-        )
-        missed = bool(frame.deadline_ns) and now_ns > frame.deadline_ns
-        self._service.metrics.add_result(self.model_name, stages, deadline_missed=missed)
-        return wire.encode_result(
-            frame_id=frame.frame_id,
-            capture_time=frame.capture_time,
-            source_width=ticket.source_width,
-            source_height=ticket.source_height,
-            output_prefix=self._output_prefix,
-            detections=ticket.detections,
-            batch_size=ticket.batch_size,
-            deadline_missed=missed,
-            waited_us=waited // 1000,
-            decoded_us=decoded // 1000,
-            batched_us=batched // 1000,
-            executed_us=executing // 1000,
-            postprocessed_us=postprocessed // 1000,
-        )
-
-    def place(self, frame_id: int) -> str:
-        """Where something happened, for an error text."""
-        return f"frame {frame_id} of {self.name!r}" if self.name else f"frame {frame_id} of stream {self.stream_id}"
 
     # What the server says.
 
@@ -285,10 +149,9 @@ class StreamCall:
         self.wake_if_due(now_ns)
 
     def drain(self, grace_ns: int, now_ns: int) -> None:
-        """Begin to shut the stream down."""
-        self.session.drain(grace_ns, now_ns)
+        """Begin to shut the stream down: the end of the grace must come even where the writer is stuck."""
+        super().drain(grace_ns, now_ns)
         self._set_timer(now_ns)
-        self.wake_if_due(now_ns)
 
     def wake_if_due(self, now_ns: int) -> None:
         """Wake the writer if there is something to write, or the time to look again has changed."""
@@ -332,6 +195,8 @@ class StreamCall:
         self._timer = None
         now_ns = time.monotonic_ns()
         self.session.tick(now_ns)
+        if self.session.wants_admission:  # of a frame that has waited for its time
+            self._admit(now_ns)
         self._wake()
         self._set_timer(now_ns)
 
@@ -348,40 +213,3 @@ class StreamCall:
             self._last_call()
             return
         self._refuse(grpc.StatusCode.DEADLINE_EXCEEDED, f"the client has read nothing for {CLOSE_WRITE_S:g} s")
-
-    # The end.
-
-    def _refuse(self, code: grpc.StatusCode, detail: str) -> None:
-        """End the call with a status, without Closed."""
-        if not self._done.done():
-            self._refusal = (code, detail)
-            self._abandon()
-        if not self._done.done():  # frames in flight: their tickets come back after the call has ended
-            self._done.set_result(None)
-
-    def _defect(self, error: Exception) -> None:
-        """Something that must not happen: end this call, and no other."""
-        self._service.log.exception("stream_defect", stream_id=self.stream_id)
-        self._refuse(grpc.StatusCode.INTERNAL, f"a defect of the server: {error!r}")
-
-    def _abandon(self) -> None:
-        """The peer is gone, or is to be: nothing is delivered any more, and what is in hand is cancelled."""
-        now_ns = time.monotonic_ns()
-        for frame in self.session.frames_in_flight():
-            if frame.ticket is not None:
-                frame.ticket.cancelled = True
-        self.session.peer_gone(now_ns)
-        if self.session.finished is not None:
-            self._conclude()
-
-    def _conclude(self) -> None:
-        """The session has finished: leave the pool, write the log line, let the handler end the call."""
-        if self._concluded or self.session.finished is None:
-            return
-        self._concluded = True
-        self._stop_timers()
-        if self._share is not None and self.model is not None:
-            self.model.pool.leave(self._share)
-        self._service.closed(self, (time.monotonic_ns() - self._opened_ns) / 1e9)
-        if not self._done.done():
-            self._done.set_result(None)

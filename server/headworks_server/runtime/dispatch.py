@@ -89,9 +89,10 @@ class Dispatcher:
             stream.wake_if_due(now_ns)
 
     def _account(self, ticket: Ticket, model: ServedModel, now_ns: int) -> None:
-        """Feed the lane's estimate and the model's health, once a batch."""
+        """Feed the estimates of the lane and the model, and the model's health, once a batch."""
         estimate = model.pool.estimates[0]
         estimate.returned(1)
+        model.queue.in_lanes -= 1
         if not ticket.leads_batch:
             return
         failed = ticket.status == FAILED and ticket.error_code == FrameErrorCode.ENGINE_FAILED
@@ -99,10 +100,9 @@ class Dispatcher:
             kind = model.health.batch_failed(ticket.detail)
         else:
             kind = model.health.batch_done()
-            estimate.measured(
-                decode_ns=ticket.decoded_ns - ticket.decode_started_ns,
-                batch_ns=ticket.executed_ns - ticket.launched_ns,
-                now_ns=now_ns,
-            )
+            decode_ns = ticket.decoded_ns - ticket.decode_started_ns
+            batch_ns = ticket.executed_ns - ticket.launched_ns
+            estimate.measured(decode_ns=decode_ns, batch_ns=batch_ns, size=ticket.batch_size, now_ns=now_ns)
+            model.queue.times.add(decode_ns=decode_ns, batch_ns=batch_ns, size=ticket.batch_size)
         if kind is not None and self._listener is not None:
             self._listener.health_changed(model, kind, now_ns)
