@@ -2,26 +2,43 @@
 
 A setting comes from a flag, else from the environment (HEADWORKS_PORT, HEADWORKS_SLEEPING__DECODERS), else from a TOML
 file, else from the default below. The bounds of the server are set here and nowhere else. Unknown names are errors.
+
+Where gRPC may listen (`host`); * writes a warning into the log:
+
+    host                        nothing   tokens only   TLS only   TLS and tokens, or client certificates
+    this machine only           yes       yes           yes        yes
+    reached by others           refused   refused       yes *      yes
+    the same with `insecure`    yes *     yes *         yes *      yes
+
+Tokens alone are refused because plain text gives them to everybody on the way. /metrics is plain HTTP that anybody may
+read, whatever gRPC has; it has an address of its own (`metrics_host`), this machine's unless `metrics_insecure` or
+`insecure` allows another.
 """
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import math
 import os
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
-from pydantic_settings.exceptions import SettingsError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from headworks_server.errors import ConfigError
+from headworks_server.sources import ENV_PREFIX, Sources
 
-ENV_PREFIX = "HEADWORKS_"
 METRICS_OFF = -1
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -70,9 +87,31 @@ class Settings(BaseSettings):
 
     models: Path | None = Field(default=None, description="Folder of models, <name>/model.onnx each.")
 
-    insecure: bool = Field(default=False, description="Allow a host that other machines reach; there is no TLS yet.")
-    host: str = Field(default="127.0.0.1", min_length=1, description="Address that gRPC and metrics listen on.")
+    watch_seconds: float = Field(
+        default=0.0, ge=0, description="Look for new, changed and removed models this often; 0 never does."
+    )
+
+    # Declared before the hosts, which are judged by them.
+    tls_cert: Path | None = Field(
+        default=None, description="The server's certificate chain, PEM; with tls_key it turns TLS on."
+    )
+    tls_key: Path | None = Field(default=None, description="The certificate's private key, PEM without a passphrase.")
+    tls_client_ca: Path | None = Field(
+        default=None, description="Authorities, PEM; clients must show a certificate that one of them signed."
+    )
+    tokens_file: Path | None = Field(
+        default=None, description="Bearer tokens, `name:token` or `token` a line; clients must send one of them."
+    )
+    insecure: bool = Field(
+        default=False, description="Allow hosts that other machines reach without TLS, for gRPC and metrics."
+    )
+    metrics_insecure: bool = Field(
+        default=False, description="Allow a metrics host that other machines reach; /metrics has no TLS."
+    )
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address that gRPC listens on.")
     port: Port = Field(default=50051, description="Port of gRPC; 0 takes a free one.")
+    metrics_host: str = Field(default="127.0.0.1", min_length=1, description="Address that /metrics listens on.")
     metrics_port: int = Field(
         default=9464, ge=METRICS_OFF, le=65535, description="Port of /metrics; 0 takes a free one, -1 turns it off."
     )
@@ -139,11 +178,26 @@ class Settings(BaseSettings):
 
     @field_validator("host")
     @classmethod
-    def _host_is_safe(cls, host: str, info: Any) -> str:
-        # `insecure` is declared before `host`, so it has been validated when this runs.
-        if not is_loopback(host) and not info.data.get("insecure"):
-            raise ValueError("expected a loopback address, or insecure = true (there is no TLS yet)")
+    def _host_is_safe(cls, host: str, info: ValidationInfo) -> str:
+        given = info.data
+        if is_loopback(host) or given.get("insecure") or given.get("tls_cert"):
+            return host
+        why = ", since tokens in plain text are read by everybody on the way" if given.get("tokens_file") else ""
+        raise ValueError(f"expected a loopback address, TLS (tls_cert and tls_key), or insecure = true{why}")
+
+    @field_validator("metrics_host")
+    @classmethod
+    def _metrics_host_is_safe(cls, host: str, info: ValidationInfo) -> str:
+        if not is_loopback(host) and not info.data.get("insecure") and not info.data.get("metrics_insecure"):
+            raise ValueError("expected a loopback address, or metrics_insecure = true (/metrics has no TLS)")
         return host
+
+    @model_validator(mode="after")
+    def _certificates_are_whole(self) -> Self:
+        for name, other in (("tls_key", "tls_cert"), ("tls_cert", "tls_key"), ("tls_cert", "tls_client_ca")):
+            if getattr(self, name) is None and getattr(self, other) is not None:
+                raise ValueError(f"{name}: expected a file, since {other} is set, got none")
+        return self
 
     @model_validator(mode="after")
     def _models_are_given(self) -> Self:
@@ -180,20 +234,20 @@ class Settings(BaseSettings):
 def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
     """Read the settings: `overrides` (the flags; None means not given) before HEADWORKS_* before the TOML file.
 
-    A relative `models` in the file is meant from the file's folder.
+    Relative paths in the file are meant from the file's folder.
 
     Raises:
         ConfigError: a line for each wrong setting: where it came from, its name, what was expected, what was found.
     """
-    flags = {key: value for key, value in (overrides or {}).items() if value is not None}
-    environment = _read_environment()
-    from_file = _read_file(file) if file is not None else {}
-    merged = _merge(_merge(from_file, environment), flags)
+    return merge_settings(Sources(Settings, file=file, flags=overrides or {}))
+
+
+def merge_settings(sources: Sources) -> Settings:
+    """The settings that those sources give. Raises ConfigError as `load_settings` does."""
     try:
-        return Settings(**merged)
+        return Settings(**sources.merged())
     except ValidationError as error:
-        sources = {"flag": flags, "environment": environment, "file": from_file}
-        raise ConfigError("\n".join(_explain(error, sources, file))) from error
+        raise ConfigError("\n".join(sources.explain(error))) from error
 
 
 def is_loopback(host: str) -> bool:
@@ -212,74 +266,3 @@ def usable_cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
         return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):
         return cores
-
-
-def _read_file(file: Path) -> dict[str, Any]:
-    try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file}: expected a readable TOML file, got {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: expected TOML, got: {error}") from error
-    if isinstance(values.get("models"), str):
-        values["models"] = str(file.parent / values["models"])
-    return values
-
-
-def _read_environment() -> dict[str, Any]:
-    names = [name.removeprefix(ENV_PREFIX).lower() for name in os.environ if name.startswith(ENV_PREFIX)]
-    for name in names:
-        # Other tools of the project have variables too (HEADWORKS_ONLY), so only a near miss is taken for a mistake.
-        top = name.split("__")[0]
-        close = (
-            [] if top in Settings.model_fields else difflib.get_close_matches(top, Settings.model_fields, cutoff=0.8)
-        )
-        if close:
-            variable = ENV_PREFIX + name.upper()
-            raise ConfigError(f"{variable}: expected a known setting, got {top!r}; did you mean {close[0]!r}?")
-    try:
-        values = EnvSettingsSource(Settings)()
-    except SettingsError as error:
-        raise ConfigError(f"environment: {error}") from error
-    # A Kubernetes service called "headworks" puts HEADWORKS_PORT=tcp://... into every pod beside it.
-    return {key: value for key, value in values.items() if not str(value).startswith("tcp://")}
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
-
-
-def _explain(error: ValidationError, sources: Mapping[str, Mapping[str, Any]], file: Path | None) -> Iterator[str]:
-    for problem in error.errors(include_url=False):
-        path = [str(part) for part in problem["loc"]]
-        key = ".".join(path)
-        place = _place(path, sources, file)
-        if problem["type"] == "extra_forbidden":
-            yield f"{place}{key}: expected a known setting, got {path[-1]!r}{_suggestion(path)}"
-            continue
-        text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
-        # A rule over several settings has no value of its own to show; its message names the setting.
-        whole = not path or isinstance(problem["input"], Mapping)
-        yield f"{place}{text}" if whole else f"{place}{key}: {text}, got {problem['input']!r}"
-
-
-def _place(path: list[str], sources: Mapping[str, Mapping[str, Any]], file: Path | None) -> str:
-    for name, values in sources.items():
-        found: Any = values
-        for part in path:
-            found = found.get(part) if isinstance(found, Mapping) else None
-        if path and found is not None:
-            flag = "--" + "-".join(path).replace("_", "-")
-            variable = ENV_PREFIX + "__".join(path).upper()
-            return {"flag": f"{flag}: ", "environment": f"{variable}: ", "file": f"{file}: "}[name]
-    return ""
-
-
-def _suggestion(path: list[str]) -> str:
-    known = Settings.model_fields if len(path) == 1 else SleepingSettings.model_fields
-    close = difflib.get_close_matches(path[-1], known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -88,6 +88,9 @@ class Metrics:
         streams_closed: streams closed, by reason.
         waiting_bytes: returns the bytes of all waiting frames.
         loop_lag: how late the event loop ran a timer.
+        reload_failures: returns how often files that are followed were replaced by wrong ones, by what they are.
+        calls_refused: returns how many calls were not let in for want of a token.
+        certificate_expiry: returns when the server's certificate expires, in Unix time; None without TLS.
         models: the numbers of each model, by name.
     """
 
@@ -102,6 +105,9 @@ class Metrics:
         self.streams_opened = 0
         self.streams_closed: Counter[CloseReason] = Counter()
         self.waiting_bytes: Callable[[], int] = int
+        self.reload_failures: Callable[[], Mapping[str, int]] = dict
+        self.calls_refused: Callable[[], int] = int
+        self.certificate_expiry: Callable[[], float | None] = lambda: None
         self.loop_lag = Histogram(LOOP_LAG_EDGES_SECONDS)
         self.models: dict[str, ModelMetrics] = {}
 
@@ -145,6 +151,7 @@ class MetricsCollector(Collector):
 
     def _families(self) -> Iterator[Metric]:
         yield from self._server_families()
+        yield from self._security_families()
         models = self._metrics.models
         yield from _frame_families(models)
         yield from _batch_families(models)
@@ -166,6 +173,18 @@ class MetricsCollector(Collector):
             yield GaugeMetricFamily(
                 f"headworks_max_{name}", f"The limit in force: {name.replace('_', ' ')}.", value=limit
             )
+
+    def _security_families(self) -> Iterator[Metric]:
+        metrics = self._metrics
+        refused = "Calls that were not let in for want of a token."
+        yield CounterMetricFamily("headworks_calls_refused", refused, value=metrics.calls_refused())
+        failures = (((kind,), count) for kind, count in metrics.reload_failures().items())
+        text = "Followed files replaced by wrong ones; the last good ones are in force."
+        yield _counter("headworks_reload_failures", text, ["kind"], failures)
+        expiry = metrics.certificate_expiry()
+        if expiry is not None:
+            text = "When the server's certificate expires, in Unix time."
+            yield GaugeMetricFamily("headworks_certificate_expiry_timestamp_seconds", text, value=expiry)
 
 
 def start_metrics_server(
