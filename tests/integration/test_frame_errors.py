@@ -9,7 +9,7 @@ import pytest
 
 from headworks.v1 import frame_pb2 as pb
 from support.colours import plain, sees
-from support.pictures import chunk, frame_header, jpeg, png, scene
+from support.pictures import chunk, frame_header, jpeg, png, riff, scene, webp, webp_canvas, webp_payload
 from support.raw_camera import RawCamera, open_request
 from support.server import Server
 
@@ -20,6 +20,7 @@ PNG_BOMB = (
     + chunk(b"IDAT", zlib.compress(b"\0"))
     + chunk(b"IEND", b"")
 )
+WEBP_BOMB = riff(webp_canvas(65_500, 65_500), webp_payload(webp(scene(64, 48))))
 JPEG_BOMB = b"\xff\xd8" + frame_header(65_000, 65_000) + GOOD[2:]
 
 BAD_FRAMES = {
@@ -33,7 +34,13 @@ BAD_FRAMES = {
     "a bomb in a PNG header": (PNG_BOMB, pb.ENCODING_PNG, 0, "TOO_LARGE", "60000"),
     "raw pixels, one byte short": (bytes(64 * 48 * 3 - 1), pb.ENCODING_BGR24, 64, "UNDECODABLE", "9,216 bytes"),
     "raw pixels without a size": (bytes(64 * 48 * 3), pb.ENCODING_BGR24, 0, "UNDECODABLE", ""),
-    "WebP": (b"RIFF\0\0\0\0WEBPVP8 ", pb.ENCODING_WEBP, 0, "UNSUPPORTED", "WEBP"),
+    "raw pixels of odd sides": (bytes(63 * 48 * 3 // 2), pb.ENCODING_NV12, 63, "UNDECODABLE", "63x48"),
+    "raw pixels of a giant size": (b"", pb.ENCODING_I420, 2**32 - 1, "TOO_LARGE", "4294967295x48"),
+    "a JPEG that claims to be WebP": (GOOD, pb.ENCODING_WEBP, 0, "UNDECODABLE", "JPEG"),
+    "a WebP without a picture": (riff(), pb.ENCODING_WEBP, 0, "UNDECODABLE", "12 bytes"),
+    "a truncated WebP": (webp(scene(64, 48))[:-9], pb.ENCODING_WEBP, 0, "UNDECODABLE", "bytes"),
+    "a bomb in a WebP canvas": (WEBP_BOMB, pb.ENCODING_WEBP, 0, "TOO_LARGE", "65500"),
+    "an animated WebP": (riff(webp_canvas(64, 48, flags=2)), pb.ENCODING_WEBP, 0, "UNSUPPORTED", "animated"),
     "no encoding": (GOOD, pb.ENCODING_UNSPECIFIED, 0, "UNSUPPORTED", "encoding"),
     "an encoding of the future": (GOOD, 99, 0, "UNSUPPORTED", "99"),
 }

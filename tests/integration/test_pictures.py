@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
 import pytest
 
 from headworks.v1 import frame_pb2 as pb
 from support.colours import CLASS_BLUES, plain, raw_bgr, sees
-from support.pictures import jpeg, png
+from support.pictures import Pixels, i420, jpeg, nv12, png, webp
 from support.raw_camera import RawCamera, open_request
 from support.server import Server
 
 ORANGE = (200, 120, 0)
-# A JPEG of one colour comes back within two levels.
-JPEG_LEVELS = 2 / 255
+# A JPEG of one colour, and one that went through YUV, comes back within two levels.
+LEVELS = 2 / 255
+EXACT = (pb.ENCODING_PNG, pb.ENCODING_BGR24, pb.ENCODING_WEBP, pb.ENCODING_RGB24, pb.ENCODING_GRAY8)
+FOOTBALL = Path(__file__).resolve().parents[2] / "examples" / "football"
+
+
+def in_every_encoding(rgb: Pixels) -> dict[int, bytes]:
+    """The same picture, of even sides, in each encoding of the protocol; JPEG loses least."""
+    return {
+        pb.ENCODING_JPEG: jpeg(rgb, quality=98),
+        pb.ENCODING_PNG: png(rgb),
+        pb.ENCODING_BGR24: rgb[..., ::-1].tobytes(),
+        pb.ENCODING_WEBP: webp(rgb),
+        pb.ENCODING_RGB24: rgb.tobytes(),
+        pb.ENCODING_GRAY8: rgb[..., 1].tobytes(),
+        pb.ENCODING_NV12: nv12(rgb),
+        pb.ENCODING_I420: i420(rgb),
+    }
+
+
+def ask_picture(camera: RawCamera, encoding: int, data: bytes, rgb: Pixels) -> pb.Result:
+    """Send a picture with its size, which only raw encodings need, and wait for its result."""
+    height, width = rgb.shape[:2]
+    result = camera.ask_result(data, encoding, width=width, height=height)
+    assert (result.source_width, result.source_height) == (width, height)
+    return result
 
 
 def test_first_frame_is_answered_in_each_encoding(serving: Server) -> None:
-    """A JPEG, a PNG and raw pixels of the same picture find the same player."""
+    """The same picture finds the same player in every encoding; a grey one where its one level says."""
+    rgb = plain(ORANGE, 320, 240)
+    grey = (ORANGE[1],) * 3
     with RawCamera(serving.target, open_request("oracle")) as camera:
-        from_jpeg = camera.ask_result(jpeg(plain(ORANGE, 320, 240)))
-        from_png = camera.ask_result(png(plain(ORANGE, 320, 240)), pb.ENCODING_PNG)
-        from_raw = camera.ask_result(raw_bgr(ORANGE, 320, 240), pb.ENCODING_BGR24, width=320, height=240)
-        for result, tolerance in ((from_jpeg, 320 * JPEG_LEVELS), (from_png, 0.01), (from_raw, 0.01)):
-            assert (result.source_width, result.source_height) == (320, 240)
-            assert sees(result, ORANGE, tolerance=tolerance)
-        assert camera.close().ledger.results == 3
+        for encoding, data in in_every_encoding(rgb).items():
+            result = ask_picture(camera, encoding, data, rgb)
+            tolerance = 0.01 if encoding in EXACT else 320 * LEVELS
+            assert sees(result, grey if encoding == pb.ENCODING_GRAY8 else ORANGE, tolerance=tolerance)
+        assert camera.close().ledger.results == 8
 
 
 @pytest.mark.parametrize(
@@ -41,22 +71,63 @@ def test_boxes_are_in_source_pixels(serving: Server, width: int, height: int) ->
 
 def test_encoding_and_size_may_change_in_mid_stream(serving: Server) -> None:
     """Each Frame states its own encoding and size; nothing of the last one remains in a batch position."""
+    sizes = ((96, 200), (300, 40), (64, 48), (34, 72), (126, 22))
     with RawCamera(serving.target, open_request("oracle")) as camera:
-        for turn in range(12):
-            width, height = ((96, 200), (300, 40), (64, 48), (33, 71))[turn % 4]
-            colour = (90 + 10 * turn, 160 - 5 * turn, CLASS_BLUES[turn % 3])
-            picture = plain(colour, width, height)
-            match turn % 3:
-                case 0:
-                    result = camera.ask_result(jpeg(picture, quality=98))
-                case 1:
-                    result = camera.ask_result(png(picture), pb.ENCODING_PNG)
-                case _:
-                    data = raw_bgr(colour, width, height)
-                    result = camera.ask_result(data, pb.ENCODING_BGR24, width=width, height=height)
-            assert (result.source_width, result.source_height) == (width, height)
-            assert sees(result, colour, tolerance=2 * max(width, height) * JPEG_LEVELS)
+        for turn in range(40):
+            width, height = sizes[turn % 5]
+            level = 90 + 3 * turn
+            # Every encoding can tell grey, of which the oracle makes the place of its box.
+            rgb = plain((level, level, level), width, height)
+            encoding, data = list(in_every_encoding(rgb).items())[turn % 8]
+            result = ask_picture(camera, encoding, data, rgb)
+            assert sees(result, (level, level, level), tolerance=2 * max(width, height) * LEVELS)
         camera.close()
+
+
+@pytest.fixture(scope="module")
+def football(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The example's detector of players alone."""
+    models = tmp_path_factory.mktemp("football")
+    shutil.copytree(FOOTBALL / "models" / "players", models / "players")
+    with Server(models, lanes=1) as server:
+        yield server
+
+
+def test_a_match_looks_the_same_in_every_encoding(football: Server) -> None:
+    """Frames of the clip: lossless encodings give the PNG's very detections, the others find the same players."""
+    with RawCamera(football.target, open_request("players")) as camera:
+        for name in ("0000.jpg", "0024.jpg"):
+            stored = cv2.imread(str(FOOTBALL / "clip" / name))
+            assert stored is not None
+            rgb = np.ascontiguousarray(stored[..., ::-1])
+            pictures = in_every_encoding(rgb)
+            expected = detections(ask_picture(camera, pb.ENCODING_PNG, pictures.pop(pb.ENCODING_PNG), rgb))
+            assert len(expected) >= 15
+            of_grey = png(np.repeat(rgb[..., 1:2], 3, axis=2))
+            expected_grey = detections(ask_picture(camera, pb.ENCODING_PNG, of_grey, rgb))
+            for encoding, data in pictures.items():
+                found = detections(ask_picture(camera, encoding, data, rgb))
+                if encoding == pb.ENCODING_GRAY8:
+                    assert found == expected_grey
+                elif encoding in EXACT:
+                    assert found == expected
+                else:
+                    assert share_found(expected, found) >= 0.9, pb.Encoding.Name(encoding)
+                    assert share_found(found, expected) >= 0.9, pb.Encoding.Name(encoding)
+        camera.close()
+
+
+def detections(result: pb.Result) -> list[tuple[float, ...]]:
+    """Edges, score and class of each detection, best first."""
+    found = result.outputs[0].detections.detections
+    return [(box.x1, box.y1, box.x2, box.y2, box.score, box.class_id) for box in found]
+
+
+def share_found(wanted: list[tuple[float, ...]], found: list[tuple[float, ...]]) -> float:
+    """How many of the wanted boxes with a score of a half and more are found: same class, edges within 5 pixels."""
+    sure = [box for box in wanted if box[4] >= 0.5]
+    hits = sum(any(box[5] == other[5] and np.allclose(box[:4], other[:4], atol=5) for other in found) for box in sure)
+    return hits / len(sure)
 
 
 @pytest.mark.parametrize("model", ["oracle", "bytes", "pairs"])

@@ -17,6 +17,8 @@ from support import pictures
 LIMITS = PictureLimits(max_pixels=64 * 64, max_bytes=100_000)
 DECODER = Decoder(limits=LIMITS)
 SCENE = pictures.scene(48, 32)
+RGBA = np.dstack([SCENE, np.arange(48 * 32, dtype=np.uint8).reshape(32, 48)])
+LOSSLESS_CHUNK = pictures.webp_payload(pictures.webp(SCENE))
 FILES = {
     Encoding.JPEG: [
         pictures.jpeg(SCENE),
@@ -30,8 +32,17 @@ FILES = {
         pictures.png_file(48, 32, depth=8, colour_type=2, idat=pictures.interlaced_rows(SCENE), interlace=1),
         pictures.png_file(48, 32, depth=16, colour_type=6, idat=pictures.png_rows(np.zeros((32, 48, 4), np.uint16))),
     ],
+    Encoding.WEBP: [
+        pictures.webp(SCENE),
+        pictures.webp(SCENE, quality=60),
+        pictures.webp(RGBA),
+        pictures.webp(RGBA, quality=60),
+        pictures.riff(pictures.webp_canvas(48, 32), pictures.riff_chunk(b"ICCP", b"odd"), LOSSLESS_CHUNK),
+    ],
 }
 CASES = [(encoding, data) for encoding, files in FILES.items() for data in files]
+STARTS = st.sampled_from([b"", b"\xff\xd8\xff", pictures.SIGNATURE, b"RIFF\x60\0\0\0WEBP", pictures.riff(size=100)])
+NOISE = st.binary(max_size=200)
 EDITS = st.lists(
     st.tuples(
         st.floats(0, 1, exclude_max=True),
@@ -44,8 +55,9 @@ EDITS = st.lists(
 
 def decode_or_refuse(data: bytes, encoding: int, target: tuple[int, int] | None) -> str | None:
     """Return why a picture was refused; check what was decoded otherwise."""
+    least = None if target is None else lambda _width, _height: target
     try:
-        picture = DECODER.decode(memoryview(data), encoding=encoding, width=48, height=32, target=target)
+        picture = DECODER.decode(memoryview(data), encoding=encoding, width=48, height=32, target=least)
     except FrameRejectedError as error:
         return error.detail
     height, width, channels = picture.pixels.shape
@@ -73,13 +85,13 @@ def test_edited_files(
 @settings(deadline=None, max_examples=200)
 @given(st.sampled_from(CASES), st.floats(0, 1, exclude_max=True))
 def test_no_beginning_of_a_file_is_a_picture(case: tuple[Encoding, bytes], keep: float) -> None:
-    """A file cut anywhere is refused, both formats having an end of their own."""
+    """A file cut anywhere is refused, each format telling where it ends."""
     encoding, data = case
     assert decode_or_refuse(data[: int(keep * len(data))], encoding, None)
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.binary(max_size=200), st.integers(0, 12), st.sampled_from([b"", b"\xff\xd8\xff", pictures.SIGNATURE]))
+@given(st.binary(max_size=200), st.integers(0, 12), STARTS)
 def test_any_bytes(data: bytes, encoding: int, start: bytes) -> None:
     """Noise, with and without the start of a file."""
     decode_or_refuse(start + data, encoding, None)
@@ -96,6 +108,22 @@ def test_png_chunks_with_good_checksums(data: st.DataObject) -> None:
     chunks = data.draw(st.lists(st.tuples(kinds, payloads), max_size=6))
     file = pictures.SIGNATURE + pictures.chunk(b"IHDR", header) + b"".join(pictures.chunk(*part) for part in chunks)
     decode_or_refuse(file, Encoding.PNG, None)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_webp_chunks_in_any_order(data: st.DataObject) -> None:
+    """Chunks in any order and of any content, their sizes true; the picture's own coded data edited."""
+    heads = [pictures.webp_payload(file)[8:] for file in FILES[Encoding.WEBP]]
+    payloads = st.one_of(
+        st.binary(max_size=30),
+        st.builds(lambda head, keep, noise: head[:keep] + noise, st.sampled_from(heads), st.integers(5, 400), NOISE),
+    )
+    kinds = st.sampled_from([b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ICCP", b"abcd"])
+    chunks = data.draw(st.lists(st.tuples(kinds, payloads), max_size=5))
+    canvas = pictures.webp_canvas(48, 32) if data.draw(st.booleans()) else b""
+    file = pictures.riff(canvas, *(pictures.riff_chunk(*part) for part in chunks))
+    decode_or_refuse(file, Encoding.WEBP, None)
 
 
 @given(st.lists(st.tuples(st.sampled_from([0xC4, 0xDB, 0xE0, 0xFE]), st.binary(max_size=40)), max_size=8))

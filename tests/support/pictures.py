@@ -1,4 +1,4 @@
-"""Makers of pictures, good and bad, as bytes. Used by the tests of media/ and by bench/decode_worst.py.
+"""Makers of pictures, good and bad, as bytes. Used by the tests, by bench/decode.py and by bench/decode_worst.py.
 
 Good ones come from OpenCV's encoders; the files that no encoder writes (bombs, odd colour types) are put together
 from their parts here.
@@ -26,6 +26,14 @@ def scene(width: int, height: int, *, seed: int = 1) -> Pixels:
     small = rng.integers(20, 236, (max(2, height // 24), max(2, width // 24), 3), dtype=np.uint8)
     picture: Any = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
     return np.ascontiguousarray(picture)
+
+
+def textured(width: int, height: int, *, tiles: int = 1) -> Pixels:
+    """Return an RGB picture with noise at all places, or one that repeats a smaller such picture across and down."""
+    height, width = height // tiles, width // tiles
+    noise = np.random.default_rng(1).integers(-12, 13, (height, width, 3), dtype=np.int16)
+    tile = np.clip(scene(width, height) + noise, 0, 255).astype(np.uint8)
+    return np.tile(tile, (tiles, tiles, 1))
 
 
 def jpeg(
@@ -151,6 +159,80 @@ def zeros_deflated(mebibytes: int) -> bytes:
     return b"".join(deflate.compress(block) for _ in range(mebibytes)) + deflate.flush()
 
 
+def webp(rgb: Pixels, *, quality: int = 101) -> bytes:
+    """Encode [h, w, 3], or [h, w, 4] with alpha; a quality above 100 is lossless (VP8L)."""
+    order = [2, 1, 0, 3][: rgb.shape[2]]
+    encoded, data = cv2.imencode(".webp", np.ascontiguousarray(rgb[..., order]), [cv2.IMWRITE_WEBP_QUALITY, quality])
+    assert encoded
+    return data.tobytes()
+
+
+def riff(*chunks: bytes, size: int | None = None) -> bytes:
+    """Put a WebP together from its chunks; `size` is what it says of itself, by default the truth."""
+    body = b"WEBP" + b"".join(chunks)
+    return b"RIFF" + struct.pack("<I", len(body) if size is None else size) + body
+
+
+def riff_chunk(kind: bytes, payload: bytes, *, size: int | None = None) -> bytes:
+    """Return a chunk of a WebP, padded to an even length."""
+    return kind + struct.pack("<I", len(payload) if size is None else size) + payload + b"\0" * (len(payload) % 2)
+
+
+def webp_canvas(width: int, height: int, *, flags: int = 0) -> bytes:
+    """Return the chunk VP8X of an extended WebP."""
+    payload = bytes([flags, 0, 0, 0]) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    return riff_chunk(b"VP8X", payload)
+
+
+def vp8_header(width: int, height: int, *, tag: int = 0x10, rest: bytes = b"") -> bytes:
+    """Return the chunk of a lossy WebP: the head of a key frame that is to be shown, and what follows it."""
+    return riff_chunk(b"VP8 ", tag.to_bytes(3, "little") + b"\x9d\x01\x2a" + struct.pack("<HH", width, height) + rest)
+
+
+def vp8l_header(width: int, height: int, *, alpha: bool = False, version: int = 0, rest: bytes = b"") -> bytes:
+    """Return the chunk of a lossless WebP: its head and what follows it."""
+    bits = (width - 1) | (height - 1) << 14 | alpha << 28 | version << 29
+    return riff_chunk(b"VP8L", b"\x2f" + struct.pack("<I", bits) + rest)
+
+
+def webp_payload(data: bytes) -> bytes:
+    """Return the first chunk of a WebP that holds its pixels, whole."""
+    start = next(data.index(kind, 12) for kind in (b"VP8 ", b"VP8L") if kind in data)
+    length = int.from_bytes(data[start + 4 : start + 8], "little")
+    return data[start : start + 8 + length + length % 2]
+
+
+def code_bomb(width: int, height: int) -> bytes:
+    """Return a valid lossless WebP of 0.3 MB that makes its decoder build 65,536 sets of five code tables."""
+    one_symbol = [(1, 1), (0, 1), (0, 1), (0, 1)]  # a code of one symbol, which is 0
+    # Codes of 256 symbols, each 8 bits long: of the lengths' own code only "8" is used.
+    lengths = [(0, 1), (8, 4), *[(int(index == 11), 3) for index in range(12)], (1, 1), (3, 3), (254, 8)]
+    bits = [(0, 1), (0, 1), (1, 1), (0, 3)]  # no transform, no colour cache, sets of codes, each for 4x4 pixels
+    bits += [(0, 1), *lengths, *lengths, *one_symbol * 3]  # the picture of sets: green and red number the set
+    across, down = -(-width // 4), -(-height // 4)
+    assert across * down >= 65_536
+    reversed_byte = [int(f"{value:08b}"[::-1], 2) for value in range(256)]
+    bits += [(reversed_byte[value & 255] | reversed_byte[value >> 8] << 8, 16) for value in range(65_536)]
+    bits += [(0, 16)] * (across * down - 65_536)
+    bits += one_symbol * 5 * 65_536
+    text = "".join(f"{value:0{length}b}"[::-1] for value, length in bits)
+    text += "0" * (-len(text) % 8)
+    packed = int(text[::-1], 2).to_bytes(len(text) // 8, "little")
+    return riff(vp8l_header(width, height, rest=packed))
+
+
+def i420(rgb: Pixels) -> bytes:
+    """Turn [h, w, 3] of even sides into I420, BT.601 of limited range, each chroma sample the mean of four."""
+    y, u, v = _yuv_planes(rgb)
+    return y.tobytes() + u.tobytes() + v.tobytes()
+
+
+def nv12(rgb: Pixels) -> bytes:
+    """As `i420`, the two chroma planes interleaved."""
+    y, u, v = _yuv_planes(rgb)
+    return y.tobytes() + np.stack([u, v], axis=-1).tobytes()
+
+
 def _encode(suffix: str, rgb: Pixels, options: Sequence[int]) -> bytes:
     bgr = rgb if rgb.ndim == 2 else rgb[..., ::-1]
     encoded, data = cv2.imencode(suffix, np.ascontiguousarray(bgr), list(options))
@@ -167,3 +249,15 @@ def _bits(text: str) -> bytes:
     """Pack bits as a JPEG scan has them: padded with ones, FF followed by 00."""
     text += "1" * (-len(text) % 8)
     return int(text, 2).to_bytes(len(text) // 8).replace(b"\xff", b"\xff\0")
+
+
+def _yuv_planes(rgb: Pixels) -> tuple[Pixels, Pixels, Pixels]:
+    red, green, blue = np.moveaxis(rgb.astype(np.float64), -1, 0)
+    luma = 16 + (65.481 * red + 128.553 * green + 24.966 * blue) / 255
+    chroma = [
+        128 + (-37.797 * red - 74.203 * green + 112.0 * blue) / 255,
+        128 + (112.0 * red - 93.786 * green - 18.214 * blue) / 255,
+    ]
+    halves = [plane.reshape(plane.shape[0] // 2, 2, plane.shape[1] // 2, 2).mean(axis=(1, 3)) for plane in chroma]
+    y, u, v = (np.clip(plane.round(), 0, 255).astype(np.uint8) for plane in (luma, *halves))
+    return y, u, v

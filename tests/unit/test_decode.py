@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import pytest
@@ -10,11 +12,21 @@ import simplejpeg
 from headworks_server.core.outcomes import FrameErrorCode
 from headworks_server.errors import FrameRejectedError
 from headworks_server.media.decode import Decoder, Picture
+from headworks_server.media.geometry import Resize
 from headworks_server.media.image import Encoding
-from headworks_server.media.letterbox import Letterbox
 from support import pictures
 
 IDAT_ZLIB_BOMB_MIB = 64
+ENCODERS: dict[Encoding, Callable[[pictures.Pixels], bytes]] = {
+    Encoding.JPEG: pictures.jpeg,
+    Encoding.PNG: pictures.png,
+    Encoding.BGR24: lambda rgb: rgb[..., ::-1].tobytes(),
+    Encoding.WEBP: pictures.webp,
+    Encoding.RGB24: lambda rgb: rgb.tobytes(),
+    Encoding.GRAY8: lambda rgb: rgb[..., 0].tobytes(),
+    Encoding.NV12: pictures.nv12,
+    Encoding.I420: pictures.i420,
+}
 
 
 @pytest.fixture
@@ -30,7 +42,9 @@ def decode(
     size: tuple[int, int] = (0, 0),
     target: tuple[int, int] | None = None,
 ) -> Picture:
-    return decoder.decode(memoryview(data), encoding=encoding, width=size[0], height=size[1], target=target)
+    """Decode; `target` is the size of an input that the picture is letterboxed into."""
+    least = None if target is None else Resize(width=target[0], height=target[1]).least_size
+    return decoder.decode(memoryview(data), encoding=encoding, width=size[0], height=size[1], target=least)
 
 
 def refused(decoder: Decoder, data: bytes, encoding: int = Encoding.JPEG) -> tuple[FrameErrorCode, str]:
@@ -158,21 +172,23 @@ def test_next_decode_reuses_the_memory(decoder: Decoder) -> None:
     assert np.shares_memory(first.pixels, second.pixels)
 
 
-def test_raw_picture_is_a_view(decoder: Decoder) -> None:
-    """BGR24 is neither copied nor turned."""
-    raw = pictures.scene(31, 7)
-    data = raw.tobytes()
-    picture = decode(decoder, data, Encoding.BGR24, size=(31, 7))
-    assert picture.is_bgr
-    assert np.array_equal(picture.pixels, raw)
-    assert np.shares_memory(picture.pixels, np.frombuffer(data, np.uint8))
-
-
 def test_payload_inside_a_message_is_decoded_in_place(decoder: Decoder) -> None:
     """A read-only slice of a larger message is enough."""
     data = pictures.jpeg(pictures.scene(20, 10))
     message = memoryview(b"head" + data + b"tail")[4 : 4 + len(data)]
     assert decoder.decode(message, encoding=Encoding.JPEG, width=0, height=0, target=None).pixels.shape == (10, 20, 3)
+
+
+def test_encoding_and_size_may_change_with_every_picture(decoder: Decoder) -> None:
+    """One camera, one decoder, every encoding in turn, each time of another size: nothing of the last one remains."""
+    sizes = [(64, 48), (320, 200), (2, 2), (38, 122), (640, 6)]
+    for turn in range(len(ENCODERS) * len(sizes)):
+        encoding = list(ENCODERS)[turn % len(ENCODERS)]
+        size = sizes[turn % len(sizes)]
+        grey = np.full((size[1], size[0], 3), 20 + 5 * turn, np.uint8)
+        picture = decode(decoder, ENCODERS[encoding](grey), encoding, size=size, target=(16, 16))
+        assert (picture.source_width, picture.source_height) == size
+        assert np.abs(picture.pixels.astype(int) - (20 + 5 * turn)).max() <= 1
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
@@ -301,60 +317,6 @@ def test_decoder_goes_on_after_a_refusal(decoder: Decoder) -> None:
     expected = decode(decoder, data).pixels.copy()
     refused(decoder, data[:400])
     assert np.array_equal(decode(decoder, data).pixels, expected)
-
-
-def bilinear(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Scale by plain bilinear interpolation with half-pixel centres, in float64, edges repeated."""
-
-    def axis(size: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        centre = np.clip((np.arange(target) + 0.5) * size / target - 0.5, 0, size - 1)
-        low = np.floor(centre).astype(int)
-        return low, np.minimum(low + 1, size - 1), centre - low
-
-    top, bottom, down = axis(pixels.shape[0], height)
-    left, right, across = axis(pixels.shape[1], width)
-    down, across = down[:, None, None], across[None, :, None]
-    rows = pixels[top] * (1 - down) + pixels[bottom] * down
-    return rows[:, left] * (1 - across) + rows[:, right] * across
-
-
-@pytest.mark.parametrize(
-    ("source", "target"),
-    [
-        ((1920, 1080), (640, 640)),
-        ((960, 540), (384, 224)),
-        ((101, 57), (640, 640)),
-        ((640, 640), (320, 320)),
-        ((7, 300), (64, 64)),
-        ((1, 1), (32, 32)),
-    ],
-)
-def test_fit_equals_plain_bilinear(decoder: Decoder, source: tuple[int, int], target: tuple[int, int]) -> None:
-    """Scaled pixels differ by at most one level from plain NumPy: OpenCV's weights have 11 bits and it rounds twice."""
-    pixels = np.random.default_rng(3).integers(0, 256, (source[1], source[0], 3), dtype=np.uint8)
-    picture = decode(decoder, pixels.tobytes(), Encoding.BGR24, size=source)
-    letterbox = Letterbox.of(*source, width=target[0], height=target[1])
-    fitted = decoder.fit(picture, letterbox)
-    assert fitted.shape == (letterbox.interior_height, letterbox.interior_width, 3)
-    reference = bilinear(pixels.astype(np.float64), letterbox.interior_width, letterbox.interior_height)
-    assert np.abs(fitted - reference).max() <= 1
-
-
-def test_fit_takes_its_geometry_from_the_source(decoder: Decoder) -> None:
-    """A picture decoded at a fraction fills the same interior as one decoded in full."""
-    data = pictures.jpeg(pictures.scene(1279, 719), quality=95)
-    letterbox = Letterbox.of(1279, 719, width=320, height=320)
-    full = decoder.fit(decode(decoder, data), letterbox).astype(int)
-    reduced = decoder.fit(decode(decoder, data, target=(320, 320)), letterbox)
-    assert full.shape == reduced.shape == (180, 320, 3)
-    assert np.abs(full - reduced).mean() < 4
-    assert np.abs(full[:, ::-1] - reduced).mean() > 20
-
-
-def test_fit_of_the_right_size_copies_nothing(decoder: Decoder) -> None:
-    """A picture that already has the interior's size is handed on."""
-    picture = decode(decoder, pictures.scene(64, 48).tobytes(), Encoding.BGR24, size=(64, 48))
-    assert decoder.fit(picture, Letterbox.of(64, 48, width=64, height=64)) is picture.pixels
 
 
 def test_opencv_runs_on_the_lanes_own_thread() -> None:

@@ -11,6 +11,7 @@ from headworks_server.media.image import Encoding, PictureHeader, PictureLimits,
 from support import pictures
 
 LIMITS = PictureLimits()
+RAW = [Encoding.BGR24, Encoding.RGB24, Encoding.GRAY8, Encoding.NV12, Encoding.I420]
 DQT = pictures.segment(0xDB, b"\0" + b"\1" * 64)
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 
@@ -32,16 +33,9 @@ def test_encoding_numbers_equal_the_protocol() -> None:
     assert {f"ENCODING_{item.name}": item.value for item in Encoding} == dict(frame_pb2.Encoding.items())
 
 
-@pytest.mark.parametrize("encoding", [Encoding.WEBP, Encoding.RGB24, Encoding.GRAY8, Encoding.NV12, Encoding.I420])
-def test_encoding_not_served_is_refused_by_name(encoding: Encoding) -> None:
-    """An encoding of the protocol that is not served yet is named, with those that are."""
-    expected = f"{encoding.name} is not served yet: this server reads JPEG, PNG and BGR24"
-    assert refused(b"12345678", encoding) == (FrameErrorCode.UNSUPPORTED, expected)
-
-
 def test_missing_and_unknown_encodings_are_refused() -> None:
     """A frame without an encoding and one of a newer protocol are told apart."""
-    served = "this server reads JPEG, PNG and BGR24"
+    served = "this server reads JPEG, PNG, WebP, BGR24, RGB24, GRAY8, NV12 and I420"
     assert refused(b"1234", 0) == (FrameErrorCode.UNSUPPORTED, f"the frame states no encoding: {served}")
     assert refused(b"1234", 99) == (FrameErrorCode.UNSUPPORTED, f"encoding 99 is unknown: {served}")
 
@@ -53,7 +47,13 @@ def test_size_and_components_of_good_pictures() -> None:
     assert header(pictures.jpeg(grey)) == PictureHeader(37, 21, 1)
     assert header(pictures.jpeg(colour, progressive=True)) == PictureHeader(37, 21, 3, scans=10)
     assert header(pictures.png(colour), Encoding.PNG) == PictureHeader(37, 21, 3)
+    assert header(pictures.webp(colour, quality=80), Encoding.WEBP) == PictureHeader(37, 21, 3)
+    assert header(pictures.webp(colour), Encoding.WEBP) == PictureHeader(37, 21, 3)
     assert header(bytes(37 * 21 * 3), Encoding.BGR24, width=37, height=21) == PictureHeader(37, 21, 3)
+    assert header(bytes(37 * 21 * 3), Encoding.RGB24, width=37, height=21) == PictureHeader(37, 21, 3)
+    assert header(bytes(37 * 21), Encoding.GRAY8, width=37, height=21) == PictureHeader(37, 21, 1)
+    assert header(bytes(38 * 22 * 3 // 2), Encoding.NV12, width=38, height=22) == PictureHeader(38, 22, 3)
+    assert header(bytes(38 * 22 * 3 // 2), Encoding.I420, width=38, height=22) == PictureHeader(38, 22, 3)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,15 @@ def test_size_and_components_of_good_pictures() -> None:
     [
         (pictures.png(pictures.scene(8, 8)), Encoding.JPEG, "expected a JPEG file (FF D8 ...), got a PNG file"),
         (pictures.jpeg(pictures.scene(8, 8)), Encoding.PNG, "expected a PNG file (89 50 4E 47 ...), got a JPEG file"),
-        (b"RIFF\0\0\0\0WEBPVP8 ", Encoding.JPEG, "expected a JPEG file (FF D8 ...), got a RIFF file, such as WebP"),
+        (pictures.webp(pictures.scene(8, 8)), Encoding.JPEG, "expected a JPEG file (FF D8 ...), got a WebP file"),
+        (pictures.webp(pictures.scene(8, 8)), Encoding.PNG, "expected a PNG file (89 50 4E 47 ...), got a WebP file"),
+        (pictures.jpeg(pictures.scene(8, 8)), Encoding.WEBP, "expected a WebP file (RIFF .... WEBP), got a JPEG file"),
+        (
+            b"RIFF\x24\0\0\0WAVEfmt " + bytes(28),
+            Encoding.WEBP,
+            "expected a WebP file (RIFF .... WEBP), got 44 bytes that begin 52 49 46 46",
+        ),
+        (b"", Encoding.WEBP, "expected a WebP file (RIFF .... WEBP), got 0 bytes"),
         (b"", Encoding.JPEG, "expected a JPEG file (FF D8 ...), got 0 bytes"),
         (b"", Encoding.PNG, "expected a PNG file (89 50 4E 47 ...), got 0 bytes"),
         (SOI, Encoding.JPEG, "expected a JPEG file (FF D8 ...), got 2 bytes"),
@@ -73,12 +81,58 @@ def test_mislabelled_and_empty_pictures_are_named(data: bytes, encoding: Encodin
     assert refused(data, encoding) == (FrameErrorCode.UNDECODABLE, detail)
 
 
-def test_raw_picture_of_wrong_size() -> None:
-    """Raw bytes must be exactly as many as the stated size needs."""
-    expected = "expected 1920x1080 BGR24 (6,220,800 bytes), got 1,200 bytes"
-    assert refused(bytes(1200), Encoding.BGR24, width=1920, height=1080) == (FrameErrorCode.UNDECODABLE, expected)
-    expected = "expected a picture of at least 1x1, got 0x1080"
-    assert refused(b"", Encoding.BGR24, width=0, height=1080) == (FrameErrorCode.UNDECODABLE, expected)
+@pytest.mark.parametrize(
+    ("encoding", "name", "size"),
+    [
+        (Encoding.BGR24, "BGR24", 6_220_800),
+        (Encoding.RGB24, "RGB24", 6_220_800),
+        (Encoding.GRAY8, "GRAY8", 2_073_600),
+        (Encoding.NV12, "NV12", 3_110_400),
+        (Encoding.I420, "I420", 3_110_400),
+    ],
+)
+@pytest.mark.parametrize("difference", [-1, 1])
+def test_raw_picture_of_wrong_size(encoding: Encoding, name: str, size: int, difference: int) -> None:
+    """Raw bytes must be exactly as many as the stated size needs; one less or one more is not."""
+    expected = f"expected 1920x1080 {name} ({size:,} bytes), got {size + difference:,} bytes"
+    got = refused(bytes(size + difference), encoding, width=1920, height=1080)
+    assert got == (FrameErrorCode.UNDECODABLE, expected)
+
+
+@pytest.mark.parametrize("encoding", RAW)
+@pytest.mark.parametrize("size", [(0, 1080), (1920, 0), (0, 0)], ids=str)
+def test_raw_picture_without_a_size(encoding: Encoding, size: tuple[int, int]) -> None:
+    """A side of 0, as where the sender has left it out, is refused before bytes are counted."""
+    expected = f"expected a picture of at least 1x1, got {size[0]}x{size[1]}"
+    got = refused(b"", encoding, width=size[0], height=size[1])
+    assert got == (FrameErrorCode.UNDECODABLE, expected)
+
+
+@pytest.mark.parametrize("encoding", RAW)
+@pytest.mark.parametrize(
+    ("size", "detail"),
+    [
+        ((2**32 - 1, 2**32 - 1), "expected sides of at most 65,500 pixels, got 4294967295x4294967295"),
+        ((2**31, 2), "expected sides of at most 65,500 pixels, got 2147483648x2"),
+        ((65_500, 65_500), "expected at most 33,177,600 pixels, got 65500x65500 (4,290,250,000 pixels)"),
+    ],
+    ids=str,
+)
+def test_giant_raw_sizes_do_not_wrap_around(encoding: Encoding, size: tuple[int, int], detail: str) -> None:
+    """Stated sizes whose product has no room in 32 or 64 bits, or is 0 there, are refused as what they are."""
+    assert refused(b"", encoding, width=size[0], height=size[1]) == (FrameErrorCode.TOO_LARGE, detail)
+
+
+@pytest.mark.parametrize("encoding", [Encoding.NV12, Encoding.I420])
+@pytest.mark.parametrize("size", [(5, 4), (4, 5), (5, 5)], ids=str)
+def test_odd_sides_are_refused_where_chroma_is_halved(encoding: Encoding, size: tuple[int, int]) -> None:
+    """NV12 and I420 need even sides: how an odd one is rounded differs from camera to camera."""
+    expected = (
+        f"expected {encoding.name} of even width and height, for its chroma planes have half of each, "
+        f"got {size[0]}x{size[1]}"
+    )
+    got = refused(bytes(size[0] * size[1] * 3 // 2), encoding, width=size[0], height=size[1])
+    assert got == (FrameErrorCode.UNDECODABLE, expected)
 
 
 def test_picture_over_the_byte_limit() -> None:
@@ -92,13 +146,32 @@ def test_picture_over_the_byte_limit() -> None:
     [
         (SOI + DQT + pictures.frame_header(7681, 4320), Encoding.JPEG),
         (pictures.png_file(7681, 4320, depth=8, colour_type=2, idat=b""), Encoding.PNG),
+        (pictures.riff(pictures.vp8_header(7681, 4320)), Encoding.WEBP),
+        (pictures.riff(pictures.vp8l_header(7681, 4320)), Encoding.WEBP),
+        (pictures.riff(pictures.webp_canvas(7681, 4320), pictures.vp8_header(64, 64)), Encoding.WEBP),
         (b"", Encoding.BGR24),
+        (b"", Encoding.GRAY8),
     ],
 )
 def test_size_bomb_is_refused_by_its_header(data: bytes, encoding: Encoding) -> None:
     """A few bytes that promise more than 33 million pixels are never decoded; a frame of 8K is within the limit."""
     expected = "expected at most 33,177,600 pixels, got 7681x4320 (33,181,920 pixels)"
     assert refused(data, encoding, width=7681, height=4320) == (FrameErrorCode.TOO_LARGE, expected)
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding"),
+    [
+        (SOI + DQT + pictures.frame_header(65_500, 65_500), Encoding.JPEG),
+        (SOI + DQT + pictures.frame_header(65_500, 65_500, code=0xC2), Encoding.JPEG),
+        (pictures.png_file(65_500, 65_500, depth=1, colour_type=0, idat=b""), Encoding.PNG),
+        (pictures.riff(pictures.webp_canvas(65_500, 65_500), pictures.vp8l_header(16_384, 16_384)), Encoding.WEBP),
+    ],
+)
+def test_picture_bomb_of_the_longest_sides(data: bytes, encoding: Encoding) -> None:
+    """65,500 x 65,500 pixels would take 12 GB; the header alone refuses them."""
+    expected = "expected at most 33,177,600 pixels, got 65500x65500 (4,290,250,000 pixels)"
+    assert refused(data, encoding) == (FrameErrorCode.TOO_LARGE, expected)
 
 
 def test_sides_are_bounded() -> None:

@@ -12,7 +12,7 @@ from enum import IntEnum
 from headworks_server.core.outcomes import FrameErrorCode
 from headworks_server.errors import FrameRejectedError
 
-# The longest side libjpeg decodes; PNG and raw pictures keep to it too, so that one number holds for all.
+# The longest side libjpeg decodes; the others keep to it too, so that one number holds for all (WebP ends at 16,384).
 MAX_SIDE = 65_500
 
 
@@ -60,7 +60,7 @@ class PictureHeader:
     Attributes:
         width: in pixels, as stored.
         height: in pixels, as stored.
-        components: channels as stored: 1 grey, 3 colour; PNG also 2 and 4, with alpha.
+        components: channels as stored: 1 grey, 3 colour; PNG also 2 and 4, WebP also 4, with alpha.
         bit_depth: bits of one sample: 8 for JPEG and raw, 1 to 16 for PNG.
         scans: passes over the picture: 1, or more for a progressive JPEG.
     """
