@@ -22,9 +22,9 @@ from headworks_server.config import load_settings, usable_cores
 from headworks_server.engine.base import ModelSpec
 from headworks_server.engine.onnxruntime import OnnxRuntimeEngine
 from headworks_server.media.bounds import PictureLimits
-from headworks_server.media.heads import Yolov8Head
+from headworks_server.media.geometry import Geometry
+from headworks_server.media.heads import make_heads
 from headworks_server.media.image import Encoding
-from headworks_server.media.letterbox import Letterbox
 from headworks_server.media.prepare import Preparer
 from headworks_server.models import load_models
 from headworks_server.runtime.allocator import raise_malloc_thresholds
@@ -39,15 +39,9 @@ class Worker:
         shape = spec.input
         memory = np.zeros(shape.shape(batch), shape.dtype)
         self._canvas = Canvas(memory.data, positions=batch, height=shape.height, width=shape.width, form=shape.form)
-        self._preparer = Preparer(shape.width, shape.height, limits=PictureLimits(), scaled=spec.decode_scale == "auto")
+        self._preparer = Preparer(shape, spec.preprocess, limits=PictureLimits())
         self._executor = engine.executor(memory, sizes=(batch,))
-        self._head = Yolov8Head(
-            spec.labels,
-            score_threshold=spec.score_threshold,
-            iou_threshold=spec.iou_threshold,
-            max_detections=spec.max_detections,
-        )
-        self._spec = spec
+        self._head = make_heads(spec)[spec.forms[0]]
         self._clip = cycle(clip)
         self._batch = batch
         self.frames = 0
@@ -55,22 +49,18 @@ class Worker:
 
     def run(self) -> None:
         while not self.stop:
-            letterboxes = [self._decode(position) for position in range(self._batch)]
-            output = self._executor.run(self._batch)[0]
-            for index, letterbox in enumerate(letterboxes):
-                self._head.postprocess(
-                    output[index],
-                    letterbox,
-                    score_threshold=self._spec.score_threshold,
-                    max_detections=self._spec.max_detections,
-                )
+            geometries = [self._decode(position) for position in range(self._batch)]
+            outputs = self._executor.run(self._batch)
+            for index, geometry in enumerate(geometries):
+                self._head.postprocess(outputs, index, geometry, score_threshold=0, max_detections=0)
             self.frames += self._batch
 
-    def _decode(self, position: int) -> Letterbox:
+    def _decode(self, position: int) -> Geometry:
         picture = self._preparer.prepare(memoryview(next(self._clip)), encoding=Encoding.JPEG, width=0, height=0)
-        box = picture.letterbox
-        self._canvas.paint(position, picture.pixels.data, left=box.left, top=box.top, swap=picture.is_bgr)
-        return box
+        place = picture.geometry
+        left, top = place.interior_left, place.interior_top
+        self._canvas.paint(position, picture.pixels.data, left=left, top=top, swap=picture.swap)
+        return place
 
 
 def measure(models: Path, clip: list[bytes], *, batch: int, seconds: float) -> float:

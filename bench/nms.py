@@ -22,6 +22,7 @@ CALLS = 5
 BOXES, CLASSES = 8400, 80
 SCORE, IOU, KEEP = 0.25, 0.45, 300
 AIM_MS = 0.5
+HEAD = nms.Postprocessor("yolov8", classes=CLASSES, width=640, height=640, iou_threshold=IOU)
 
 
 def scene(*, passing: int, classes: int) -> np.ndarray:
@@ -38,14 +39,14 @@ def scene(*, passing: int, classes: int) -> np.ndarray:
 
 def native(output: np.ndarray) -> int:
     """Return how many detections the native head finds in a 1080p picture."""
-    packed = nms.yolov8(
+    packed = HEAD.detections(
         output,
         score_threshold=SCORE,
-        iou_threshold=IOU,
         max_detections=KEEP,
         left=0,
         top=140,
-        scale=1 / 3,
+        scale_x=1 / 3,
+        scale_y=1 / 3,
         source_width=1920,
         source_height=1080,
     )

@@ -1,6 +1,6 @@
 # The C shape of tickets and their way, for other extensions: the headers in src/, and the classes around them.
 
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libcpp cimport bool as cbool
 from libcpp.atomic cimport atomic
 from libcpp.memory cimport unique_ptr
@@ -32,10 +32,11 @@ cdef extern from "ticket.hpp" namespace "headworks" nogil:
     cdef cppclass CTicket "headworks::Ticket":
         const uint8_t* data
         size_t length
-        int32_t encoding, width, height
+        int32_t encoding
+        uint32_t width, height
         int64_t deadline_ns
         float score_threshold
-        int32_t max_detections
+        int32_t max_detections, form
         const void* seat
         void* object
         atomic[cbool] cancelled
@@ -87,6 +88,7 @@ cdef class Ticket:
     cdef cbool travelling         # from push or submit until drained or handed back
     cdef TicketQueue queue        # from take on: its count, which the ticket is in, must stay alive
     cdef object given_detections  # bytes from a Python lane; None: those of `native`
+    cdef readonly bytes value     # a result that is no detections, from a Python lane; else empty
     cdef void come_home(self) noexcept
 
 

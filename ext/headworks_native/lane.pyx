@@ -21,14 +21,14 @@ cdef class Ticket:
     """One admitted frame on its way through a lane.
 
     `data` is `owner[offset:offset + length]`, not copied; `deadline_ns` is absolute on the monotonic clock (0:
-    none); `seat` is the place it runs in: a take never mixes seats. The constructor raises ValueError for a
-    payload outside its owner.
+    none); `seat` is the place it runs in: a take never mixes seats; `form` is a number of ResultOptions.Form. The
+    constructor raises ValueError for a payload outside its owner.
     """
 
     def __init__(
         self, frame: object, bytes owner not None, size_t offset, size_t length, *, int32_t encoding=0,
-        int32_t width=0, int32_t height=0, int64_t deadline_ns=0, float score_threshold=0.0,
-        int32_t max_detections=0, seat: object = None,
+        uint32_t width=0, uint32_t height=0, int64_t deadline_ns=0, float score_threshold=0.0,
+        int32_t max_detections=0, int32_t form=1, seat: object = None,
     ):
         cdef size_t size = len(owner)
         if offset > size or length > size - offset:
@@ -44,6 +44,8 @@ cdef class Ticket:
         self.native.deadline_ns = deadline_ns
         self.native.score_threshold = score_threshold
         self.native.max_detections = max_detections
+        self.native.form = form
+        self.value = b""
         self.native.seat = <void*>seat
         self.native.object = <void*>self
 
@@ -65,6 +67,8 @@ cdef class Ticket:
     def score_threshold(self): return self.native.score_threshold
     @property
     def max_detections(self): return self.native.max_detections
+    @property
+    def form(self): return self.native.form
 
     @property
     def cancelled(self):
@@ -134,10 +138,11 @@ cdef class Ticket:
         """Stamp the start. False: late or cancelled, not to be decoded; its status says so."""
         return self.native.begin_decode(now_ns if now_ns else monotonic_ns())
 
-    def finish(self, bytes detections not None):
-        """Conclude DONE with packed detections."""
+    def finish(self, bytes detections not None, bytes value not None=b""):
+        """Conclude DONE with packed detections, or with the encoded field of Output that another form is told in."""
         self.require_pending()
         self.given_detections = detections
+        self.value = value
         self.native.status = Status.DONE
 
     def fail(self, int32_t code, str detail not None):

@@ -13,15 +13,26 @@ cdef extern from "<array>" namespace "std" nogil:
 
 
 cdef extern from "pixels.hpp" namespace "headworks::pixels" nogil:
-    cdef enum class Form(int):
-        F32_CHW
-        U8_CHW
-        U8_HWC
+    cdef enum class Type(int):
+        F32
+        F16
+        U8
 
     cdef enum class Variant(int):
         PLAIN
         AVX2
         AVX512
+
+    cdef cppclass Form:
+        Type type
+        cbool planar
+        int channels
+        size_t value_bytes() noexcept
+
+    cdef struct Picture:
+        const uint8_t* pixels
+        ptrdiff_t stride
+        int channels
 
     cdef struct Interior:
         int left
@@ -30,11 +41,12 @@ cdef extern from "pixels.hpp" namespace "headworks::pixels" nogil:
         int height
 
     cdef cppclass CppChannel "headworks::pixels::Channel":
-        pass
+        float gain
+        float offset
 
     cdef cppclass CppCanvas "headworks::pixels::Canvas":
         CppCanvas(void*, int, int, int, Form, Variant, const ThreeChannels&, uint8_t) except +
-        void paint(int, const uint8_t*, ptrdiff_t, const Interior&, cbool) noexcept
+        void paint(int, const Picture&, const Interior&, cbool) noexcept
 
     cbool supported(Variant) noexcept
     Variant best_variant() noexcept
@@ -49,3 +61,4 @@ cdef class Canvas:
     cdef readonly int height            # pixels
     cdef readonly int width             # pixels
     cdef readonly str form
+    cdef readonly int channels          # 3, or 1: grey

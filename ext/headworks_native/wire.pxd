@@ -30,6 +30,7 @@ cdef extern from "wire.hpp" namespace "headworks::wire" nogil:
 
     cppclass Output:
         Bytes prefix
+        cbool has_detections
         Detections detections
 
     cppclass Timings:

@@ -83,7 +83,7 @@ def encode_result(
     source_width: int,
     source_height: int,
     output_prefix: bytes,
-    detections: bytes,
+    detections: bytes | None,
     batch_size: int,
     deadline_missed: bool,
     waited_us: int,
@@ -92,14 +92,15 @@ def encode_result(
     executed_us: int,
     postprocessed_us: int,
 ) -> bytes:
-    """Encode one Result with one output of detections.
+    """Encode one Result with one output.
 
     Args:
         frame_id: as sent, 0 to 2**64 - 1.
         capture_time: the Timestamp submessage to echo, or None if the frame had none.
         source_width: pixels of the picture as stored.
         source_height: pixels of the picture as stored.
-        output_prefix: fields 1 to 4 of Output (model, version, generation, backend), encoded.
+        output_prefix: fields 1 to 4 of Output (model, version, generation, backend), encoded; behind them the field of
+            its value (classifications, raw tensors) where that is not detections.
         detections: packed little-endian records of 24 bytes, best first: float32 x1, y1, x2, y2 (source pixels) and
             score, uint32 class_id.
         batch_size: frames that ran together.

@@ -67,7 +67,7 @@ def encode_result(
     uint32_t source_width,
     uint32_t source_height,
     bytes output_prefix not None,
-    bytes detections not None,
+    bytes detections,
     uint32_t batch_size,
     bint deadline_missed,
     uint64_t waited_us,
@@ -76,8 +76,8 @@ def encode_result(
     uint64_t executed_us,
     uint64_t postprocessed_us,
 ):
-    """Encode one Result with one output of detections as an entry of StreamFramesResponse."""
-    if <size_t> PyBytes_GET_SIZE(detections) % DETECTION_SIZE:
+    """Encode one Result with one output as an entry of StreamFramesResponse."""
+    if detections is not None and <size_t> PyBytes_GET_SIZE(detections) % DETECTION_SIZE:
         raise ValueError(f"detections: expected a multiple of {DETECTION_SIZE} bytes, got {len(detections)}")
     cdef Result result
     result.frame_id = frame_id
@@ -87,7 +87,9 @@ def encode_result(
     result.source_width = source_width
     result.source_height = source_height
     result.output.prefix = view_of(output_prefix)
-    result.output.detections.packed = view_of(detections)
+    result.output.has_detections = detections is not None
+    if detections is not None:
+        result.output.detections.packed = view_of(detections)
     result.batch_size = batch_size
     result.deadline_missed = deadline_missed
     result.timings.waited_us = saturated(waited_us)

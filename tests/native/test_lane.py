@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from headworks_native import lane
-from headworks_native.lane import PENDING, CompletionRing, Ticket, TicketQueue
+from headworks_native.lane import DONE, PENDING, CompletionRing, Ticket, TicketQueue
 from support.tickets import (
     BEFORE_BATCH,
     BEFORE_DECODE,
@@ -153,6 +153,13 @@ class TestTicket:
         for offset, length in ((4, 8), (12, 0), (0, 12), (2**63, 2**63)):
             with pytest.raises(ValueError, match="within 11 bytes"):
                 Ticket("frame", owner, offset, length)
+
+    def test_a_ticket_is_finished_in_the_form_it_asks_for(self):
+        """Detections unless it says otherwise; another form's value is told as it is."""
+        assert (ticket().form, ticket().value) == (1, b"")
+        each = ticket(form=3)
+        each.finish(b"", b"tensors")
+        assert (each.form, each.detections, each.value, each.status) == (3, b"", b"tensors", DONE)
 
     def test_a_ticket_is_concluded_once(self):
         """Exactly one outcome a frame, here too."""

@@ -1,6 +1,4 @@
-"""Native post-processing equals its plain twin to the last bit, in crowds and on outputs gone wild."""
-
-from typing import TypedDict
+"""Native post-processing of yolov8 equals its plain twin to the last bit, in crowds and on outputs gone wild."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,40 +8,32 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from headworks_native import nms
-from support.plain_nms import CANDIDATES_AT_MOST, DETECTION, Floats, plain_iou, plain_yolov8
+from support.plain_nms import CANDIDATES_AT_MOST, DETECTION, Floats, Frame, Model, plain_detections, plain_iou
 
-
-class Options(TypedDict, total=False):
-    """The keyword arguments of yolov8."""
-
-    score_threshold: float
-    iou_threshold: float
-    max_detections: int
-    agnostic: bool
-    left: float
-    top: float
-    scale: float
-    source_width: int
-    source_height: int
-
-
-SAME_SIZE: Options = {
+NETWORK: Model = {"width": 640, "height": 640, "iou_threshold": 0.5}
+SAME_SIZE: Frame = {
     "score_threshold": 0.25,
-    "iou_threshold": 0.5,
     "max_detections": 300,
     "left": 0.0,
     "top": 0.0,
-    "scale": 1.0,
+    "scale_x": 1.0,
+    "scale_y": 1.0,
     "source_width": 640,
     "source_height": 640,
 }
-LETTERBOX_1080P = SAME_SIZE | Options(top=140.0, scale=1 / 3, source_width=1920, source_height=1080)
+LETTERBOX_1080P = SAME_SIZE | Frame(top=140.0, scale_x=1 / 3, scale_y=1 / 3, source_width=1920, source_height=1080)
 
 
-def detect(output: Floats, options: Options) -> npt.NDArray[np.void]:
+def native(output: Floats, frame: Frame = SAME_SIZE, **changed: object) -> npt.NDArray[np.void]:
+    """Run the native head, whose model is NETWORK with some changes."""
+    head = nms.Postprocessor("yolov8", classes=len(output) - 4, **{**NETWORK, **changed})
+    return np.frombuffer(head.detections(output, **frame), DETECTION)
+
+
+def detect(output: Floats, frame: Frame = SAME_SIZE, **changed: object) -> npt.NDArray[np.void]:
     """Run the native head and hold it equal to the plain twin."""
-    found = np.frombuffer(nms.yolov8(output, **options), DETECTION)
-    expected = plain_yolov8(output, **options)
+    found = native(output, frame, **changed)
+    expected = plain_detections("yolov8", output, {**NETWORK, **changed}, frame)
     assert expected.tolist() == found.tolist()
     assert expected.tobytes() == found.tobytes()
     return found
@@ -71,16 +61,29 @@ def crowd(seed: int, *, boxes: int, classes: int, people: int) -> Floats:
 
 
 @st.composite
-def options(draw: st.DrawFn) -> Options:
-    """Draw thresholds that coarse scores and overlaps hit exactly, and any letterbox."""
-    return Options(
-        score_threshold=draw(st.sampled_from([0.0, 0.25, 0.5, 1.0])),
+def models(draw: st.DrawFn) -> Model:
+    """Draw what is constant for a model, with thresholds that coarse overlaps hit exactly."""
+    return Model(
+        width=draw(st.sampled_from([1, 640])),
+        height=draw(st.sampled_from([1, 480])),
         iou_threshold=draw(st.sampled_from([0.0, 0.25, 0.5, 0.7, 1.0])),
-        max_detections=draw(st.integers(1, 40)),
         agnostic=draw(st.booleans()),
-        left=draw(st.sampled_from([0.0, 3.0, 140.0])),
-        top=draw(st.sampled_from([0.0, 1.0, 140.0])),
-        scale=draw(st.floats(1 / 128, 16, width=32)),
+        multi_label=draw(st.booleans()),
+        boxes=draw(st.sampled_from(["cxcywh", "xyxy", "yxyx"])),
+        normalized=draw(st.booleans()),
+    )
+
+
+@st.composite
+def frames(draw: st.DrawFn) -> Frame:
+    """Draw thresholds that coarse scores hit exactly, and any place in the input, cut or padded, stretched or not."""
+    return Frame(
+        score_threshold=draw(st.sampled_from([0.0, 0.25, 0.5, 1.0])),
+        max_detections=draw(st.integers(1, 40)),
+        left=draw(st.sampled_from([0.0, 3.0, 140.0, -87.0])),
+        top=draw(st.sampled_from([0.0, 1.0, 140.0, -1.0])),
+        scale_x=draw(st.floats(1 / 128, 16, width=32)),
+        scale_y=draw(st.floats(1 / 128, 16, width=32)),
         source_width=draw(st.integers(1, 4000)),
         source_height=draw(st.integers(1, 4000)),
     )
@@ -92,22 +95,24 @@ def options(draw: st.DrawFn) -> Options:
         st.tuples(st.integers(5, 8), st.integers(0, 40)),
         elements=st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, 2.0, 4.0, 6.0]),
     ),
-    options=options(),
+    model=models(),
+    frame=frames(),
 )
-def test_ties_and_exact_thresholds(output: Floats, options: Options) -> None:
+def test_ties_and_exact_thresholds(output: Floats, model: Model, frame: Frame) -> None:
     """Coarse numbers make equal scores, equal boxes and overlaps of exactly the threshold: all as the plain twin."""
-    detect(output, options)
+    detect(output, frame, **model)
 
 
 @given(
     output=hnp.arrays(
         np.float32, st.tuples(st.integers(5, 7), st.integers(0, 30)), elements=st.floats(width=32, allow_nan=True)
     ),
-    options=options(),
+    model=models(),
+    frame=frames(),
 )
-def test_any_float_at_all(output: Floats, options: Options) -> None:
+def test_any_float_at_all(output: Floats, model: Model, frame: Frame) -> None:
     """NaN, infinities, denormals and overflowing boxes give finite detections, equal to the plain twin's."""
-    found = detect(output, options)
+    found = detect(output, frame, **model)
     for name in ("x1", "y1", "x2", "y2", "score"):
         assert np.isfinite(found[name]).all()
 
@@ -118,7 +123,9 @@ def test_crowded_scene(seed: int, agnostic: bool) -> None:
     """Several hundred overlapping boxes of three classes: the same ones are kept, in the same order."""
     found = detect(
         crowd(seed, boxes=8400, classes=3, people=400),
-        LETTERBOX_1080P | Options(agnostic=agnostic, iou_threshold=0.45, max_detections=1000),
+        LETTERBOX_1080P | Frame(max_detections=1000),
+        agnostic=agnostic,
+        iou_threshold=0.45,
     )
     assert len(found) > 200
     boxes = np.stack([found[name] for name in ("x1", "y1", "x2", "y2")], axis=1)
@@ -137,38 +144,45 @@ def test_many_classes_over_several_tiles() -> None:
     assert detect(output, LETTERBOX_1080P)["class_id"][0] == 79
 
 
+def test_a_box_of_two_classes_counts_twice_with_multi_label() -> None:
+    """Each class above the threshold is a detection of its own; one of them may be suppressed and the other not."""
+    output = output_of((0, 0, 10, 10, 0.9, 0.6), (0, 0, 10, 10, 0.2, 0.7), (50, 0, 60, 10, 0.25, 0.1))
+    found = detect(output, multi_label=True)
+    assert [(row["score"], row["class_id"]) for row in found] == [(np.float32(0.9), 0), (np.float32(0.7), 1)]
+
+
 def test_score_must_be_above_its_threshold() -> None:
     """A score equal to the threshold does not pass; the next float above it does."""
     above = float(np.nextafter(np.float32(0.25), np.float32(1)))
-    found = detect(output_of((0, 0, 10, 10, 0.25, 0.0), (50, 50, 60, 60, above, 0.0)), SAME_SIZE)
+    found = detect(output_of((0, 0, 10, 10, 0.25, 0.0), (50, 50, 60, 60, above, 0.0)))
     assert found["score"].tolist() == [above]
 
 
 def test_overlap_must_be_above_its_threshold() -> None:
     """Two boxes that overlap by exactly the threshold are both kept; a hair less of it, and one goes."""
     output = output_of((0, 0, 30, 10, 0.9, 0.0), (10, 0, 40, 10, 0.8, 0.0))
-    assert len(detect(output, SAME_SIZE | Options(iou_threshold=0.5))) == 2
-    assert len(detect(output, SAME_SIZE | Options(iou_threshold=0.4999))) == 1
+    assert len(detect(output, iou_threshold=0.5)) == 2
+    assert len(detect(output, iou_threshold=0.4999)) == 1
 
 
 def test_classes_do_not_suppress_each_other_unless_agnostic() -> None:
     """A referee in front of a player stays, unless boxes are to be distinct whatever their class."""
     output = output_of((0, 0, 10, 10, 0.9, 0.1), (0, 0, 10, 10, 0.2, 0.8))
-    assert detect(output, SAME_SIZE)["class_id"].tolist() == [0, 1]
-    assert detect(output, SAME_SIZE | Options(agnostic=True))["class_id"].tolist() == [0]
+    assert detect(output)["class_id"].tolist() == [0, 1]
+    assert detect(output, agnostic=True)["class_id"].tolist() == [0]
 
 
 def test_equal_scores_keep_the_order_of_columns_and_classes() -> None:
     """Of equal boxes the first column wins, of equal class scores the first class."""
     output = output_of((0, 0, 10, 10, 0.5, 0.5), (100, 0, 110, 10, 0.5, 0.0), (1, 0, 11, 10, 0.5, 0.0))
-    found = detect(output, SAME_SIZE)
+    found = detect(output)
     assert [(row["x1"], row["class_id"]) for row in found] == [(0, 0), (100, 0)]
 
 
 def test_best_detections_are_kept() -> None:
     """max_detections keeps the best, best first."""
     output = output_of(*[(20 * i, 0, 20 * i + 10, 10, 0.3 + 0.01 * i, 0.0) for i in range(30)])
-    found = detect(output, SAME_SIZE | Options(max_detections=3))
+    found = detect(output, SAME_SIZE | Frame(max_detections=3))
     assert found["x1"].tolist() == [580, 560, 540]
 
 
@@ -178,9 +192,9 @@ def test_at_most_thirty_thousand_candidates() -> None:
     output = np.zeros((5, count), np.float32)
     output[0], output[1], output[2], output[3] = np.arange(count) * 2.0 + 1, 1, 2, 2
     output[4] = np.linspace(0.3, 0.9, count, dtype=np.float32)
-    wide = SAME_SIZE | Options(max_detections=count, source_width=4 * count)
+    wide = SAME_SIZE | Frame(max_detections=count, source_width=4 * count)
     # Not through detect(): the plain twin compares 30,000 boxes one by one.
-    found = np.frombuffer(nms.yolov8(output, **wide), DETECTION)
+    found = native(output, wide)
     assert len(found) == CANDIDATES_AT_MOST
     assert found["x2"].min() == 22
 
@@ -205,26 +219,34 @@ def test_a_box_that_is_not_finite_hides_no_other(wild: float, row: int) -> None:
     """One broken column neither crashes nor suppresses the sound detection beside it."""
     output = output_of((0, 0, 10, 10, 0.95, 0.1), (0, 0, 10, 10, 0.9, 0.1))
     output[row, 0] = wild
-    assert detect(output, SAME_SIZE)["score"].tolist() == [np.float32(0.9)]
+    assert detect(output)["score"].tolist() == [np.float32(0.9)]
 
 
 def test_a_class_score_that_is_nan_never_wins() -> None:
     """A box counts with the best of the scores that are numbers."""
-    found = detect(output_of((0, 0, 10, 10, np.nan, 0.4, np.nan), classes=3), SAME_SIZE)
+    found = detect(output_of((0, 0, 10, 10, np.nan, 0.4, np.nan), classes=3))
     assert found["class_id"].tolist() == [1]
+
+
+@given(halves=hnp.arrays(np.uint16, st.tuples(st.just(6), st.integers(0, 40))), frame=frames())
+def test_an_output_of_halves_is_read_as_their_floats(halves: npt.NDArray[np.uint16], frame: Frame) -> None:
+    """Every half is a float32: numbers, denormals, infinities and NaN give what NumPy's conversion gives."""
+    output = halves.view(np.float16)
+    expected = detect(output.astype(np.float32), frame)
+    assert expected.tobytes() == native(output, frame).tobytes()
 
 
 def test_output_without_boxes() -> None:
     """No columns, or none that passes, is an empty answer."""
-    assert nms.yolov8(np.zeros((6, 0), np.float32), **SAME_SIZE) == b""
-    assert nms.yolov8(np.zeros((6, 100), np.float32), **SAME_SIZE) == b""
+    assert len(detect(np.zeros((6, 0), np.float32))) == 0
+    assert len(detect(np.zeros((6, 100), np.float32))) == 0
 
 
 @pytest.mark.parametrize(
     ("output", "error", "message"),
     [
-        (np.zeros((6, 10), np.float64), TypeError, "is float32, got format 'd'"),
-        (np.zeros((6, 10), np.float16), TypeError, "is float32, got format 'e'"),
+        (np.zeros((6, 10), np.float64), TypeError, "is float32 or float16, got format 'd'"),
+        (np.zeros((6, 10), np.int16), TypeError, "is float32 or float16, got format 'h'"),
         (np.zeros((4, 10), np.float32), ValueError, r"got \(4, 10\)"),
         (np.zeros((1, 6, 10), np.float32), ValueError, r"got \(1, 6, 10\)"),
         (np.zeros((10, 6), np.float32).T, ValueError, "contiguous"),
@@ -235,7 +257,7 @@ def test_output_without_boxes() -> None:
 def test_refuses_an_output_that_is_none(output: object, error: type[Exception], message: str) -> None:
     """Another type, rank or layout is refused with what was expected and what came."""
     with pytest.raises(error, match=message):
-        nms.yolov8(output, **SAME_SIZE)
+        nms.Postprocessor("yolov8", classes=2, **NETWORK).detections(output, **SAME_SIZE)
 
 
 @pytest.mark.parametrize(
@@ -243,16 +265,27 @@ def test_refuses_an_output_that_is_none(output: object, error: type[Exception], 
     [
         {"score_threshold": -0.1},
         {"score_threshold": float("nan")},
-        {"iou_threshold": 1.5},
         {"max_detections": 0},
-        {"scale": 0.0},
-        {"scale": float("inf")},
+        {"scale_x": 0.0},
+        {"scale_y": float("inf")},
         {"left": float("nan")},
         {"source_width": 0},
         {"source_height": -1},
     ],
 )
-def test_refuses_values_out_of_range(changed: Options) -> None:
+def test_refuses_a_frame_out_of_range(changed: Frame) -> None:
     """Thresholds, counts and geometry are checked before an output is read."""
     with pytest.raises(ValueError, match="got"):
-        nms.yolov8(np.zeros((6, 10), np.float32), **(SAME_SIZE | changed))
+        native(np.zeros((6, 10), np.float32), SAME_SIZE | changed)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"iou_threshold": 1.5}, {"iou_threshold": float("nan")}, {"width": 0}, {"boxes": "xywh"}, {"classes": 0}],
+)
+def test_refuses_a_model_out_of_range(changed: dict[str, object]) -> None:
+    """What is constant for a model is checked once, when it is made."""
+    with pytest.raises(ValueError, match="got"):
+        nms.Postprocessor("yolov8", **{"classes": 2, **NETWORK, **changed})
+    with pytest.raises(ValueError, match="layout must be one of yolov8, yolov5, yolox, yolo_end2end, got 'yolov3'"):
+        nms.Postprocessor("yolov3", classes=2, **NETWORK)

@@ -17,6 +17,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from headworks.v1.frame_pb2 import (
+    Classification,
+    Classifications,
     Credit,
     DropCount,
     Dropped,
@@ -344,6 +346,16 @@ class TestEncoders:
         result: Result = only_event(wire.encode_result(**PLAIN_RESULT)).result
         assert result.outputs[0].WhichOneof("value") == "detections"
         assert result.HasField("timings")
+
+    def test_value_behind_the_prefix_takes_the_place_of_detections(self) -> None:
+        """A result of another form carries its value as it was encoded, and no detections."""
+        prefix = Output(model="m", version="1").SerializeToString()
+        scores = Classifications(classifications=[Classification(class_id=2, score=0.5)])
+        value = Output(classifications=scores).SerializeToString()
+        given_ = {**PLAIN_RESULT, "output_prefix": prefix + value, "detections": None}
+        (output,) = only_event(wire.encode_result(**given_)).result.outputs
+        assert Output(model="m", version="1", classifications=scores) == output
+        assert plain_wire.encode_result(**given_) == wire.encode_result(**given_)
 
     def test_only_positive_zero_is_left_out(self) -> None:
         """Negative zero and NaN travel, as proto3 says."""

@@ -133,17 +133,21 @@ def encode_result(
     source_width: int,
     source_height: int,
     output_prefix: bytes,
-    detections: bytes,
+    detections: bytes | None,
     batch_size: int,
     deadline_missed: bool,
     **times: int,
 ) -> bytes:
     """Encode one Result as an entry; times in the order of Timings."""
-    boxes = b"".join(submessage(1, detection(*record)) for record in DETECTION.iter_unpack(detections))
+    value = b""
+    if detections is not None:
+        value = submessage(
+            5, b"".join(submessage(1, detection(*record)) for record in DETECTION.iter_unpack(detections))
+        )
     result = number(1, frame_id)
     result += b"" if capture_time is None else submessage(2, capture_time)
     result += number(3, source_width) + number(4, source_height)
-    result += submessage(5, output_prefix + submessage(5, boxes))
+    result += submessage(5, output_prefix + value)
     result += number(6, batch_size) + number(7, deadline_missed)
     stages = ("waited_us", "decoded_us", "batched_us", "executed_us", "postprocessed_us")
     timings = b"".join(number(field, min(times[stage], MAX_UINT32)) for field, stage in enumerate(stages, start=1))

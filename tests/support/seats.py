@@ -7,6 +7,7 @@ detections. So a result proves that it belongs to its frame.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -27,11 +28,11 @@ WIDTH, HEIGHT = 640, 480  # of every source
 
 
 @dataclass
-class PlainLetterbox:
+class PlainGeometry:
     """A picture that fills the input."""
 
-    left: int = 0
-    top: int = 0
+    interior_left: int = 0
+    interior_top: int = 0
     source_width: int = WIDTH
     source_height: int = HEIGHT
 
@@ -41,8 +42,8 @@ class PlainPicture:
     """One colour all over."""
 
     pixels: Array
-    is_bgr: bool = False
-    letterbox: Any = field(default_factory=PlainLetterbox)
+    swap: bool = False
+    geometry: Any = field(default_factory=PlainGeometry)
 
 
 class PaintingPreparer:
@@ -79,7 +80,7 @@ class PreparerThatMisfits(PaintingPreparer):
     def prepare(self, data: memoryview, *, encoding: int, width: int, height: int) -> PlainPicture:
         picture = super().prepare(data, encoding=encoding, width=width, height=height)
         if data == self._payload:
-            picture.letterbox = PlainLetterbox(left=SIDE)
+            picture.geometry = PlainGeometry(interior_left=SIDE)
         return picture
 
 
@@ -126,8 +127,23 @@ class ExecutorThatFails(CopyingExecutor):
 class ColourHead:
     """Makes the colour the detections."""
 
-    def postprocess(self, output: Array, letterbox: Any, *, score_threshold: float, max_detections: int) -> bytes:  # noqa: ARG002
-        return bytes([output[0, 0, 0]])
+    def postprocess(
+        self,
+        outputs: Sequence[Array],
+        index: int,
+        geometry: Any,  # noqa: ARG002
+        *,
+        score_threshold: float,  # noqa: ARG002
+        max_detections: int,  # noqa: ARG002
+    ) -> tuple[bytes, bytes]:
+        return bytes([outputs[0][index, 0, 0, 0]]), b""
+
+
+class ValueHead(ColourHead):
+    """Makes the colour another form's value."""
+
+    def postprocess(self, *arguments: Any, **options: Any) -> tuple[bytes, bytes]:
+        return b"", super().postprocess(*arguments, **options)[0]
 
 
 class HeadThatRaises(ColourHead):
@@ -136,10 +152,10 @@ class HeadThatRaises(ColourHead):
     def __init__(self, colour: int) -> None:
         self._colour = colour
 
-    def postprocess(self, output: Array, letterbox: Any, *, score_threshold: float, max_detections: int) -> bytes:
-        if output[0, 0, 0] == self._colour:
+    def postprocess(self, outputs: Sequence[Array], index: int, *arguments: Any, **options: Any) -> tuple[bytes, bytes]:
+        if outputs[0][index, 0, 0, 0] == self._colour:
             raise ZeroDivisionError("no boxes")
-        return super().postprocess(output, letterbox, score_threshold=score_threshold, max_detections=max_detections)
+        return super().postprocess(outputs, index, *arguments, **options)
 
 
 def make_seat(
@@ -159,20 +175,22 @@ def make_seat(
         canvas=Canvas(executor.memory.data, positions=max_batch, height=SIDE, width=SIDE, form="u8_hwc"),
         preparer=preparer or PaintingPreparer(),
         executor=runs,
-        head=head or ColourHead(),
+        heads={1: head or ColourHead(), 3: ValueHead()},
     )
 
 
-def admitted_frame(payload: bytes, *, stream: Any = None, model: str = "a", deadline_ns: int = 0) -> Frame:
+def admitted_frame(
+    payload: bytes, *, stream: Any = None, model: str = "a", deadline_ns: int = 0, form: int = 1
+) -> Frame:
     """A frame as admission hands it to a lane; its ticket is made by the lane."""
     message = wire.frame_message(pb.Frame(frame_id=1, encoding=pb.ENCODING_JPEG, data=payload))
-    stream = stream or SimpleNamespace(score_threshold=0.25, max_detections=9, model_name=model)
+    stream = stream or SimpleNamespace(score_threshold=0.25, max_detections=9, form=form, model_name=model)
     frame = Frame(1, message, len(payload), 1, stream=stream)
     frame.deadline_ns = deadline_ns
     frame.admitted_ns = 1
     return frame
 
 
-def admitted_ticket(payload: bytes, *, deadline_ns: int = 0) -> Ticket:
-    """The ticket of such a frame."""
-    return ticket_of(admitted_frame(payload, deadline_ns=deadline_ns))
+def admitted_ticket(payload: bytes, *, deadline_ns: int = 0, form: int = 1) -> Ticket:
+    """The ticket of such a frame; `form` 1 is told as detections, 3 as a value."""
+    return ticket_of(admitted_frame(payload, deadline_ns=deadline_ns, form=form))

@@ -58,7 +58,7 @@ class Group:
 def lanes_with(*seats: Seat, target: int = 4) -> Iterator[Group]:
     """One running lane for each seat, all of one model."""
     group, left = Group(len(seats)), list(seats)
-    group.lanes.add_model("a", target, left.pop)
+    group.lanes.add_model("a", target, group.lanes.make_seats(left.pop))
     group.lanes.start()
     try:
         yield group
@@ -83,8 +83,8 @@ def test_the_room_of_the_group_is_that_of_its_lanes() -> None:
     """Admission sees one lane: a batch of the largest target for each thread, and each thread decodes one frame."""
     lanes = CpuLanes(3, CompletionRing(8))
     assert (lanes.target, lanes.decoders) == (3, 3)
-    lanes.add_model("small", 2, make_seat)
-    lanes.add_model("large", 4, make_seat)
+    lanes.add_model("small", 2, lanes.make_seats(make_seat))
+    lanes.add_model("large", 4, lanes.make_seats(make_seat))
     assert (lanes.target, lanes.decoders) == (12, 3)
 
 
@@ -93,7 +93,9 @@ def test_a_lane_takes_no_more_than_the_target_of_the_model() -> None:
     executors = {"small": CopyingExecutor(), "large": CopyingExecutor()}
     group = Group(1)
     for model, target in (("small", 2), ("large", 4)):
-        group.lanes.add_model(model, target, lambda model=model: make_seat(executor=executors[model]))
+        group.lanes.add_model(
+            model, target, group.lanes.make_seats(lambda model=model: make_seat(executor=executors[model]))
+        )
     small = group.submit([b"1", b"2", b"3", b"4", b"5"], model="small")
     large = group.submit([b"6", b"7", b"8", b"9", b"0"], model="large")
     group.lanes.start()
@@ -113,7 +115,7 @@ def test_tickets_of_two_models_never_share_a_batch() -> None:
     group = Group(2)
     for model, of_lanes in executors.items():
         left = list(of_lanes)
-        group.lanes.add_model(model, 4, lambda left=left: make_seat(executor=left.pop()))
+        group.lanes.add_model(model, 4, group.lanes.make_seats(lambda left=left: make_seat(executor=left.pop())))
     frames: list[Frame] = []
     sent: dict[str, bytes] = {"a": b"", "b": b""}
     for number, payload in enumerate(COLOURS):
@@ -177,7 +179,7 @@ def test_a_late_or_cancelled_ticket_comes_back_undecoded() -> None:
     """Rules 5 and 13: no decoder sees it."""
     preparer = PaintingPreparer()
     group = Group(1)
-    group.lanes.add_model("a", 4, lambda: make_seat(preparer=preparer))
+    group.lanes.add_model("a", 4, group.lanes.make_seats(lambda: make_seat(preparer=preparer)))
     frames = [*group.submit([b"1"], deadline_ns=1), *group.submit([b"2", b"3"])]
     frames[1].ticket.cancelled = True
     group.lanes.start()
@@ -192,7 +194,7 @@ def test_close_finishes_what_is_taken_and_cancels_the_rest() -> None:
     """What a lane holds is served; what nobody took comes back CANCELLED before_decode; nothing is lost."""
     preparer = PreparerThatWaits()
     group = Group(1)
-    group.lanes.add_model("a", 1, lambda: make_seat(preparer=preparer, max_batch=1))
+    group.lanes.add_model("a", 1, group.lanes.make_seats(lambda: make_seat(preparer=preparer, max_batch=1)))
     group.lanes.start()
     taken = group.submit([b"1"])
     assert preparer.begun.wait(30)
@@ -213,7 +215,7 @@ def test_close_is_idempotent_and_leaves_no_thread() -> None:
     """Also on lanes that were never started, whose tickets come back, too."""
     before = threading.active_count()
     group = Group(2)
-    group.lanes.add_model("a", 4, make_seat)
+    group.lanes.add_model("a", 4, group.lanes.make_seats(make_seat))
     frames = group.submit([b"1", b"2"])
     for _ in range(2):
         group.lanes.close()
@@ -225,7 +227,7 @@ def test_close_is_idempotent_and_leaves_no_thread() -> None:
 
 def test_a_ticket_carries_what_its_frame_and_stream_say() -> None:
     """The picture is not copied: the ticket's bytes are those of the request."""
-    stream = SimpleNamespace(score_threshold=0.5, max_detections=7, model_name="a")
+    stream = SimpleNamespace(score_threshold=0.5, max_detections=7, form=3, model_name="a")
     frame = admitted_frame(b"picture", stream=stream, deadline_ns=99)
     ticket = ticket_of(frame)
     assert ticket.data == b"picture"
@@ -233,3 +235,18 @@ def test_a_ticket_carries_what_its_frame_and_stream_say() -> None:
     assert (ticket.frame, ticket.seat, frame.ticket) == (frame, "a", ticket)
     assert (ticket.score_threshold, ticket.max_detections, ticket.deadline_ns) == (0.5, 7, 99)
     assert (ticket.encoding, ticket.width, ticket.height) == (1, 0, 0)
+
+
+def test_a_model_comes_and_goes_while_the_lanes_run() -> None:
+    """Loading and unloading make and free seats, never threads; the others' frames go on."""
+    with lanes_with(make_seat(), make_seat(), target=1) as group:
+        threads = threading.active_count()
+        before = group.submit(COLOURS[:20])
+        group.lanes.add_model("b", 4, group.lanes.make_seats(make_seat))
+        assert group.lanes.target == 8
+        late = group.submit(COLOURS[20:60], model="b")
+        assert [ticket.detections for ticket in group.back(before + late)] == COLOURS[:60]
+        group.lanes.remove_model("b")
+        assert (group.lanes.target, set(group.lanes.batch_sizes)) == (2, {"a"})
+        assert [ticket.status for ticket in group.back(group.submit(COLOURS[:5]))] == [DONE] * 5
+        assert threading.active_count() == threads

@@ -70,15 +70,23 @@ def test_the_head_is_asked_for_what_the_stream_asked_for() -> None:
     class RecordingHead(ColourHead):
         asked: list[tuple[float, int]] = []  # noqa: RUF012 - one head in this test
 
-        def postprocess(self, output, letterbox, *, score_threshold, max_detections):
+        def postprocess(self, outputs, index, geometry, *, score_threshold, max_detections):
             self.asked.append((score_threshold, max_detections))
-            return super().postprocess(
-                output, letterbox, score_threshold=score_threshold, max_detections=max_detections
-            )
+            options = {"score_threshold": score_threshold, "max_detections": max_detections}
+            return super().postprocess(outputs, index, geometry, **options)
 
     head = RecordingHead()
     make_seat(head=head).serve([admitted_ticket(b"r")])
     assert head.asked == [(0.25, 9)]
+
+
+def test_streams_of_different_forms_share_a_batch() -> None:
+    """Each ticket is told in the form that its stream asked for: as detections, or as another form's value."""
+    executor = CopyingExecutor()
+    batch = [admitted_ticket(b"r"), admitted_ticket(b"g", form=3), admitted_ticket(b"b")]
+    assert make_seat(executor=executor).serve(batch) == 3
+    assert executor.batches == [b"rgb"]
+    assert [(ticket.detections, ticket.value) for ticket in batch] == [(b"r", b""), (b"", b"g"), (b"b", b"")]
 
 
 def test_a_damaged_picture_costs_its_own_frame_only() -> None:

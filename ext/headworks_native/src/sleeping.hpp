@@ -61,8 +61,8 @@ class SleepingDecoder final : public Decoder {
       ticket.fail(UNDECODABLE, "expected a picture, got a payload marked BAD!");
       return false;
     }
-    ticket.source_width = ticket.width;
-    ticket.source_height = ticket.height;
+    ticket.source_width = static_cast<std::int32_t>(ticket.width);
+    ticket.source_height = static_cast<std::int32_t>(ticket.height);
     scratch_.assign(ticket.data, ticket.data + std::min(ticket.length, head_bytes_));
     return true;
   }

@@ -52,11 +52,12 @@ struct Ticket {
   const uint8_t* data = nullptr;
   size_t length = 0;
   int32_t encoding = 0;
-  int32_t width = 0;
-  int32_t height = 0;
+  uint32_t width = 0;  // as stated, whatever it is
+  uint32_t height = 0;
   int64_t deadline_ns = 0;  // absolute, monotonic; 0: none
   float score_threshold = 0.0f;
   int32_t max_detections = 0;
+  int32_t form = 1;  // of ResultOptions.Form; native lanes serve detections (1) only
   const void* seat = nullptr;  // identity only, never followed
   void* object = nullptr;      // the Python object around this struct, never followed without the GIL
 

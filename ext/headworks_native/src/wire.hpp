@@ -288,7 +288,8 @@ void emit(Sink& sink, const Detections& detections) {
 }
 
 struct Output {
-    Bytes prefix;  // fields 1 to 4, encoded
+    Bytes prefix;  // fields 1 to 4, encoded; with the value behind them where it is no detections
+    bool has_detections = true;
     Detections detections;
     size_t detections_size = 0;
 };
@@ -296,7 +297,8 @@ struct Output {
 template <class Sink>
 void emit(Sink& sink, const Output& output) {
     sink.raw(output.prefix);
-    sink.message(0x2A, output.detections_size, output.detections);  // present though empty: it picks the oneof
+    // Present though empty: it picks the oneof.
+    if (output.has_detections) sink.message(0x2A, output.detections_size, output.detections);
 }
 
 struct Timings {

@@ -1,1 +1,1 @@
-"""Pictures: headers, decoding, letterbox geometry, detector heads."""
+"""Pictures: headers, decoding, their place in a network's input, and what its outputs mean: the heads."""

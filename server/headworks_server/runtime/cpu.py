@@ -39,16 +39,32 @@ class CpuLanes:
         self._targets: dict[Hashable, int] = {}
         self._seats: list[dict[Hashable, Seat]] = [{} for _ in range(count)]
         self._threads: list[threading.Thread] = []
+        self._limit = 1
 
-    def add_model(self, name: Hashable, target: int, make_seat: Callable[[], Seat]) -> None:
-        """Give a model its seat in every lane; before `start`. `target` is the size of its batches."""
-        for seats in self._seats:
-            seats[name] = make_seat()
-            if seats[name].positions < target:
-                raise ValueError(f"{name}: expected at least {target} positions, got {seats[name].positions}")
-        self._targets[name] = target
-        self.batch_sizes[name] = Counter()
-        self.target = len(self._seats) * max(self._targets.values())
+    def make_seats(self, make_seat: Callable[[], Seat]) -> list[Seat]:
+        """Make a model's seat for every lane; on any thread, since it takes the time that a model takes to load."""
+        return [make_seat() for _ in self._seats]
+
+    def add_model(self, model: Hashable, target: int, seats: list[Seat]) -> None:
+        """Give a model its seats, before its first ticket comes. `target` is the size of its batches.
+
+        Raises:
+            ValueError: a seat has fewer positions than `target`.
+        """
+        for lane, seat in zip(self._seats, seats, strict=True):
+            if seat.positions < target:
+                raise ValueError(f"{model}: expected at least {target} positions, got {seat.positions}")
+            lane[model] = seat
+        self.batch_sizes[model] = Counter()
+        self._targets[model] = target
+        self._fit()
+
+    def remove_model(self, model: Hashable) -> None:
+        """Free a model's seats, once none of its tickets is in the lanes any more."""
+        for lane in self._seats:
+            del lane[model]
+        del self._targets[model], self.batch_sizes[model]
+        self._fit()
 
     def start(self) -> None:
         """Start the threads."""
@@ -74,9 +90,13 @@ class CpuLanes:
             thread.join()
         self._threads.clear()
 
+    def _fit(self) -> None:
+        """Tickets that a lane takes at a time: the largest batch of any model."""
+        self._limit = max(self._targets.values(), default=1)
+        self.target = len(self._seats) * self._limit
+
     def _serve(self, seats: dict[Hashable, Seat]) -> None:
-        limit = max(self._targets.values())
-        while tickets := self._queue.take(limit):
+        while tickets := self._queue.take(self._limit):
             model = tickets[0].seat
             # The queue gives tickets of one model; a model with a smaller target than the largest runs in parts.
             target = self._targets[model]

@@ -6,6 +6,7 @@ composition root through the protocols below; the seat owns the ring and nobody 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -20,11 +21,11 @@ Array = npt.NDArray[Any]
 
 
 class FittedPicture(Protocol):
-    """A decoded frame at the size of the model's input interior."""
+    """A decoded frame as it is to be painted."""
 
-    pixels: Array  # uint8 [h, w, 3]
-    is_bgr: bool
-    letterbox: Any  # of the head's kind; `left` and `top` say where the interior lies
+    pixels: Array  # uint8 [h, w, 3], the pixels of a row together
+    swap: bool  # its channels are not in the model's order
+    geometry: Any  # of the head's kind; `interior_left` and `interior_top` say where it is painted
 
 
 class Preparer(Protocol):
@@ -44,23 +45,39 @@ class Executor(Protocol):
 
 
 class Head(Protocol):
-    """Turns one frame's output into packed detections."""
+    """Turns the outputs for one frame into one form of a result."""
 
-    def postprocess(self, output: Array, letterbox: Any, *, score_threshold: float, max_detections: int) -> bytes:
-        """Return the detections of one frame in source pixels."""
+    def postprocess(
+        self, outputs: Sequence[Array], index: int, geometry: Any, *, score_threshold: float, max_detections: int
+    ) -> tuple[bytes, bytes]:
+        """Return packed detections and nothing, or nothing and the encoded field of another form.
+
+        `outputs` are the batch's, one array [size, ...] each, and `index` is the frame's place in them.
+        """
         ...
 
 
 class Seat:
-    """The ring, the canvas and the executor of one model in one lane; used by that lane's thread only."""
+    """The ring, the canvas and the executor of one model in one lane; used by that lane's thread only.
 
-    def __init__(self, *, ring: LaneRing, canvas: Canvas, preparer: Preparer, executor: Executor, head: Head) -> None:
+    `heads` are the model's, by the number of the ResultOptions.Form that each makes.
+    """
+
+    def __init__(
+        self,
+        *,
+        ring: LaneRing,
+        canvas: Canvas,
+        preparer: Preparer,
+        executor: Executor,
+        heads: Mapping[int, Head],
+    ) -> None:
         self._ring = ring
         self._canvas = canvas
         self._preparer = preparer
         self._executor = executor
-        self._head = head
-        self._letterboxes: list[Any] = [None] * ring.max_batch
+        self._heads = heads
+        self._geometries: list[Any] = [None] * ring.max_batch
 
     @property
     def positions(self) -> int:
@@ -103,17 +120,18 @@ class Seat:
         position = self._ring.claim(ticket)
         if position < 0:
             return
-        letterbox = picture.letterbox
-        self._canvas.paint(position, picture.pixels.data, left=letterbox.left, top=letterbox.top, swap=picture.is_bgr)
-        ticket.source_width = letterbox.source_width
-        ticket.source_height = letterbox.source_height
-        self._letterboxes[position] = letterbox
+        geometry = picture.geometry
+        left, top = geometry.interior_left, geometry.interior_top
+        self._canvas.paint(position, picture.pixels.data, left=left, top=top, swap=picture.swap)
+        ticket.source_width = geometry.source_width
+        ticket.source_height = geometry.source_height
+        self._geometries[position] = geometry
         self._ring.publish(position)
 
     def _execute(self, buffer: int, seated: list[Ticket], count: int) -> None:
         self._ring.launch(buffer)
         try:
-            output = self._executor.run(count)[0]
+            outputs = self._executor.run(count)
         except EngineError as error:
             self._ring.drained(buffer)
             for ticket in seated:
@@ -123,11 +141,11 @@ class Seat:
         self._ring.drained(buffer)
         for index, ticket in enumerate(seated):
             if ticket.status == PENDING:
-                ticket.finish(
-                    self._head.postprocess(
-                        output[index],
-                        self._letterboxes[index],
-                        score_threshold=ticket.score_threshold,
-                        max_detections=ticket.max_detections,
-                    )
+                detections, value = self._heads[ticket.form].postprocess(
+                    outputs,
+                    index,
+                    self._geometries[index],
+                    score_threshold=ticket.score_threshold,
+                    max_detections=ticket.max_detections,
                 )
+                ticket.finish(detections, value)

@@ -20,7 +20,8 @@ def ticket_of(frame: Frame) -> Ticket:
         deadline_ns=frame.deadline_ns,
         score_threshold=stream.score_threshold,
         max_detections=stream.max_detections,
-        seat=stream.model_name,
+        form=stream.form,
+        seat=getattr(stream, "model", None) or stream.model_name,
     )
     frame.ticket = ticket
     return ticket
