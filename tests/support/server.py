@@ -39,11 +39,32 @@ def server_command(models: Path | None, *flags: str, probed: bool = False) -> li
     return [sys.executable, *program, "serve", *([str(models)] if models is not None else []), *flags]
 
 
+def refusal_to_start(models: Path | None, *flags: str, several_lines: bool = False, **settings: object) -> str:
+    """Start a server that refuses to start, exit status 2; return the one sentence with which it does, or its lines."""
+    run = subprocess.run(
+        server_command(models, "--port", "0", "--metrics-port", "-1", *flags),
+        env=server_environment(settings),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert run.returncode == 2, run.stderr
+    assert "Traceback" not in run.stderr
+    # Log lines may come before it; they are JSON.
+    said = [line for line in run.stderr.splitlines() if not line.startswith("{")]
+    assert said, run.stderr
+    assert len(said) == 1 or several_lines, run.stderr
+    assert run.stdout == ""
+    return "\n".join(said)
+
+
 class Server:
     """A running server; use it in a `with`.
 
     Arguments:
         models: the folder of models; None for a backend that has none.
+        port: of gRPC; a free one by default.
         probed: run it with the probe of support/probed_server.py, for `memory`.
         settings: any setting of the server, by its name.
 
@@ -52,10 +73,10 @@ class Server:
         lines: what it has logged so far, an object a line; a line that is no JSON is {"text": line}.
     """
 
-    def __init__(self, models: Path | None = None, *, probed: bool = False, **settings: object) -> None:
+    def __init__(self, models: Path | None = None, *, port: int = 0, probed: bool = False, **settings: object) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="headworks-")
         ready = Path(self._folder.name, "ready.json")
-        flags = ["--port", "0", "--metrics-port", "0", "--ready-file", str(ready)]
+        flags = ["--port", str(port), "--metrics-port", "0", "--ready-file", str(ready)]
         self.lines: list[LogLine] = []
         self._changed = threading.Condition()
         self._ended = False
@@ -131,8 +152,15 @@ class Server:
     def check(self) -> None:
         """Hold the log lines that came since the last check to be free of defects."""
         lines, self._seen = self.lines[self._seen :], len(self.lines)
-        defects = [line for line in lines if _is_defect(line)]
-        assert not defects, json.dumps(defects, indent=1)
+        _hold_clean(lines)
+
+    def take_lines(self) -> list[LogLine]:
+        """Hand over the lines so far, which are free of defects; those that follow are counted afresh."""
+        with self._changed:
+            lines, self.lines[:] = list(self.lines), []
+            unchecked, self._seen = lines[self._seen :], 0
+        _hold_clean(unchecked)
+        return lines
 
     def wait_line(self, matches: Callable[[LogLine], bool]) -> LogLine:
         """Wait for a log line that matches, and return the first."""
@@ -204,6 +232,11 @@ class Server:
         self.wait_count("memory", number)
         line = [line for line in self.lines if line.get("event") == "memory"][-1]
         return Counter(allocated_bytes=line["allocated_bytes"], objects=line["objects"])
+
+
+def _hold_clean(lines: list[LogLine]) -> None:
+    defects = [line for line in lines if _is_defect(line)]
+    assert not defects, json.dumps(defects, indent=1)
 
 
 def _is_defect(line: LogLine) -> bool:
