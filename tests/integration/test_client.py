@@ -203,7 +203,7 @@ def test_outcomes_nobody_reads_fall_out_and_are_logged(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The buffer for a loop is bounded: the newest outcomes stay."""
-    monkeypatch.setattr("headworks.stream.UNREAD_OUTCOMES", 3)
+    monkeypatch.setattr("headworks.delivery.UNREAD_OUTCOMES", 3)
     with FakeServer(answer_every_frame) as server, headworks.Client(server.target) as client:
         with client.stream() as stream:
             send_one_by_one(stream, 5)

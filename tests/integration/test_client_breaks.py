@@ -80,7 +80,7 @@ def test_drain_is_told_before_the_stream_breaks() -> None:
     with FakeServer(drain_after_first_frame) as server, headworks.Client(server.target) as client:
         with (
             pytest.raises(headworks.StreamBrokenError, match="UNAVAILABLE: the server drained") as caught,
-            client.stream(on_result=lambda _: None, on_notice=notices.append) as stream,
+            client.stream(reconnect=False, on_result=lambda _: None, on_notice=notices.append) as stream,
         ):
             stream.send(JPEG)
         assert [(notice.kind, notice.grace_ms) for notice in notices] == [("DRAINING", 5000)]
@@ -94,7 +94,7 @@ def test_drain_is_told_before_the_stream_breaks() -> None:
 def test_dying_server_breaks_the_stream_and_frames_are_counted_lost() -> None:
     """No Closed: what was sent and not answered is lost, and send says that the stream is gone."""
     with FakeServer(silent_after_opened) as server, headworks.Client(server.target) as client:
-        stream = client.stream(name="gate")
+        stream = client.stream(name="gate", reconnect=False)
         stream.__enter__()
         send_one_by_one(stream, 3)
         server.die()
@@ -134,7 +134,7 @@ def test_silent_server_is_given_up() -> None:
     """Six seconds without a word: the stream breaks, though the connection looks alive."""
     clock = ManualClock()
     with FakeServer(silent_after_opened) as server, headworks.Client(server.target, now_ns=clock) as client:
-        stream = client.stream()
+        stream = client.stream(reconnect=False)
         stream.__enter__()
         clock.now += DEAD_AFTER_NS
         with pytest.raises(headworks.StreamBrokenError, match=rf"nothing heard from {server.target} for 6 s"):
@@ -163,7 +163,7 @@ def test_call_that_ends_without_closed_is_broken() -> None:
         FakeServer(forget_closed) as server,
         headworks.Client(server.target) as client,
         pytest.raises(headworks.StreamBrokenError, match="without Closed"),
-        client.stream(),
+        client.stream(reconnect=False),
     ):
         pass
 

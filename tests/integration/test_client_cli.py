@@ -1,4 +1,7 @@
-"""`headworks stream` against a scripted server: what a person, or a program behind a pipe, gets to read."""
+"""`headworks stream` against a scripted server: what a person, or a program behind a pipe, gets to read.
+
+Sources that die and come back, and several cameras at once, are in test_stream_cameras.py.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ def test_picture_gives_one_line_and_the_account(jpeg: Path) -> None:
 
 
 def test_json_lines_tell_every_kind_of_outcome(tmp_path: Path) -> None:
-    """One object a line, named by what happened; the account last."""
+    """One object a line for each outcome; the account last."""
     for number in range(3):
         cv2.imwrite(str(tmp_path / f"{number}.png"), PICTURE)
     with FakeServer(drop_then_fail_then_answer) as server:
@@ -52,10 +55,15 @@ def test_json_lines_tell_every_kind_of_outcome(tmp_path: Path) -> None:
         assert {frame.encoding for frame in server.streams[0].frames} == {2}
     assert code == 0
     dropped, failed, served, account = (json.loads(line) for line in output.splitlines())
-    assert dropped["dropped"]["counts"] == [{"reason": "REPLACED_BY_NEWER", "stage": "BEFORE_DECODE", "count": 1}]
-    assert failed["error"] == {"frame_id": 2, "code": "UNDECODABLE", "detail": "no JPEG"}
-    (box,) = served["result"]["outputs"][0]["detections"]
+    assert {line["source"] for line in (dropped, failed, served, account)} == {tmp_path.name}
+    assert (dropped["outcome"], dropped["frame_id"], dropped["last_frame_id"]) == ("dropped", 1, 1)
+    assert dropped["counts"] == [{"reason": "REPLACED_BY_NEWER", "stage": "BEFORE_DECODE", "count": 1}]
+    assert (failed["outcome"], failed["frame_id"], failed["code"]) == ("error", 2, "UNDECODABLE")
+    assert failed["detail"] == "no JPEG"
+    assert (served["outcome"], served["frame_id"]) == ("result", 3)
+    (box,) = served["detections"]
     assert (box["x1"], box["label"]) == (3.0, "ball")
+    assert set(served["timings"]) >= {"waited_us", "executed_us"}
     assert account["account"]["unaccounted"] == 0
 
 
@@ -88,7 +96,7 @@ def test_video_without_opencv_says_what_to_install(tmp_path: Path, monkeypatch: 
     [
         ("missing.jpg", "no such file or folder"),
         ("", "no pictures in this folder"),
-        ("text.mp4", "cannot open this video"),
+        ("text.mp4", "cannot open it as a video"),
     ],
 )
 def test_source_that_cannot_be_read(tmp_path: Path, name: str, expected: str) -> None:
@@ -105,7 +113,8 @@ def test_refusal_is_one_sentence(jpeg: Path) -> None:
     with FakeServer(refuse) as server:
         code, output = run("stream", str(jpeg), "--server", server.target, "--model", "tennis")
     assert code == 1
-    assert output == f"Error: {server.target} refused the stream: NOT_FOUND: no model 'tennis'; there are: football\n"
+    reason = "NOT_FOUND: no model 'tennis'; there are: football"
+    assert output == f"frame.jpg: {server.target} refused the stream: {reason}\n"
 
 
 def test_other_distributions_add_commands(monkeypatch: pytest.MonkeyPatch) -> None:

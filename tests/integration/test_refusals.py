@@ -26,21 +26,21 @@ REFUSED = {
         CODES.UNIMPLEMENTED,
         ["one model", "oracle, bytes"],
     ),
-    "BOUNDED": (
-        open_request("oracle", drop_policy=pb.DropPolicy(bounded=pb.BoundedPolicy(depth=3))),
-        CODES.UNIMPLEMENTED,
-        ["BOUNDED", "LATEST"],
+    "BOUNDED without a depth": (
+        open_request("oracle", drop_policy=pb.DropPolicy(bounded=pb.BoundedPolicy())),
+        CODES.INVALID_ARGUMENT,
+        ["BOUNDED", "at least 1", "got 0"],
     ),
-    "EVERY_FRAME": (
-        open_request("oracle", drop_policy=pb.DropPolicy(every_frame=pb.EveryFramePolicy())),
-        CODES.UNIMPLEMENTED,
-        ["EVERY_FRAME", "LATEST"],
+    "EVERY_FRAME with a deadline": (
+        open_request("oracle", drop_policy=pb.DropPolicy(every_frame=pb.EveryFramePolicy()), deadline_ms=40),
+        CODES.INVALID_ARGUMENT,
+        ["EVERY_FRAME", "no deadline", "40 ms"],
     ),
-    "max_fps": (open_request("oracle", max_fps=12.5), CODES.UNIMPLEMENTED, ["max_fps", "12.5"]),
-    "raw tensors": (
-        open_request("oracle", result=pb.ResultOptions(form=pb.ResultOptions.FORM_RAW_TENSORS)),
-        CODES.UNIMPLEMENTED,
-        ["FORM_RAW_TENSORS"],
+    "a maximum rate below zero": (open_request("oracle", max_fps=-12.5), CODES.INVALID_ARGUMENT, ["max_fps", "-12.5"]),
+    "classes of a detector": (
+        open_request("oracle", result=pb.ResultOptions(form=pb.ResultOptions.FORM_CLASSIFICATIONS)),
+        CODES.INVALID_ARGUMENT,
+        ["FORM_DETECTIONS", "FORM_CLASSIFICATIONS"],
     ),
     "a threshold above 1": (
         open_request("oracle", result=pb.ResultOptions(score_threshold=1.5)),

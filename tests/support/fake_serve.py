@@ -45,11 +45,38 @@ def find_nothing(stream: FakeStream) -> Events:
         yield said
 
 
+def tell_players_and_teams(stream: FakeStream) -> Events:
+    """A player a frame, or "red" for each frame of a stream to the model `teams`."""
+    stream.read()
+    opened = stream.opened()
+    asked = stream.opening.models[0].name if stream.opening and stream.opening.models else ""
+    if asked == "teams":
+        opened.opened.models[0].MergeFrom(pb.ModelInfo(name="teams"))
+        opened.opened.models[0].labels[:] = ["blue", "red"]
+    yield opened
+    for request in stream:
+        match request.WhichOneof("message"):
+            case "frame":
+                result = stream.result(request.frame, class_id=0)
+                if asked == "teams":
+                    red = pb.Classifications(classifications=[pb.Classification(class_id=1, score=0.75)])
+                    result.result.outputs[0].classifications.CopyFrom(red)
+                else:
+                    box = result.result.outputs[0].detections.detections[0]
+                    box.x1, box.y1, box.x2, box.y2 = 10, 20, 50, 100
+                yield [result, stream.credit(4 + stream.ledger.received)]
+            case "ping":
+                yield stream.pong(request)
+            case "end":
+                yield stream.closed()
+
+
 BEHAVIOURS = {
     "answers": answer_every_frame,
     "forgets": forget_one_result,
     "dies": die_in_mid_stream,
     "blind": find_nothing,
+    "teams": tell_players_and_teams,
 }
 
 

@@ -21,20 +21,44 @@ Script = Callable[["FakeStream"], Events]
 
 
 class FakeServer:
-    """Serves every stream by one script, on a port of its own."""
+    """Serves streams by scripts, on a port of its own.
 
-    def __init__(self, script: Script) -> None:
-        self._script = script
+    Arguments:
+        script: what each stream does; where several are given, the first stream does the first, and so on, and all
+            further streams do the last.
+        port: 0 for a free one.
+        credentials: for TLS.
+        infer: what InferFrame answers.
+    """
+
+    def __init__(
+        self,
+        *script: Script,
+        port: int = 0,
+        credentials: grpc.ServerCredentials | None = None,
+        infer: Callable[[pb.InferFrameRequest, grpc.ServicerContext], pb.InferFrameResponse] | None = None,
+    ) -> None:
+        self._scripts = script
+        self._infer = infer
         self.streams: list[FakeStream] = []
         self.hold = threading.Event()
         """For scripts that wait: set by the test, and when the server stops."""
         self._server = grpc.server(ThreadPoolExecutor(max_workers=16))
         # Without a parser, so that a script may also send what is no message.
-        handlers = {"StreamFrames": grpc.stream_stream_rpc_method_handler(self._serve)}
+        handlers = {
+            "StreamFrames": grpc.stream_stream_rpc_method_handler(self._serve),
+            "InferFrame": grpc.unary_unary_rpc_method_handler(self._answer),
+        }
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("headworks.v1.FrameService", handlers),)
         )
-        self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        place = f"127.0.0.1:{port}"
+        self.port: int = (
+            self._server.add_insecure_port(place)
+            if credentials is None
+            else self._server.add_secure_port(place, credentials)
+        )
+        self.target = f"127.0.0.1:{self.port}"
 
     def __enter__(self) -> FakeServer:
         self._server.start()
@@ -54,13 +78,21 @@ class FakeServer:
     def _serve(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """One call of StreamFrames, raw bytes both ways."""
         stream = FakeStream(self, requests, context)
+        script = self._scripts[min(len(self.streams), len(self._scripts) - 1)]
         self.streams.append(stream)
-        for said in self._script(stream):
+        for said in script(stream):
             if isinstance(said, bytes):
                 yield said
             else:
                 events = said if isinstance(said, list) else [said]
                 yield pb.StreamFramesResponse(events=events).SerializeToString()
+
+    def _answer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        """One call of InferFrame."""
+        if self._infer is None:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "no InferFrame here")
+        answer = self._infer(pb.InferFrameRequest.FromString(request), context)
+        return answer.SerializeToString()
 
 
 class FakeStream:
@@ -69,6 +101,7 @@ class FakeStream:
     def __init__(self, server: FakeServer, requests: Iterator[bytes], context: grpc.ServicerContext) -> None:
         self.server = server
         self.context = context
+        self.peer = context.peer()
         self._requests = requests
         self.frames: list[pb.Frame] = []
         self.pings: list[int] = []
@@ -212,3 +245,48 @@ def drain_after_first_frame(stream: FakeStream) -> Events:
     frame = stream.read().frame
     yield [stream.result(frame), stream.draining(), stream.closed(pb.CLOSE_REASON_DRAINED)]
     stream.context.abort(grpc.StatusCode.UNAVAILABLE, "the server drained")
+
+
+def answer_two_then_break(stream: FakeStream) -> Events:
+    """Answers two frames, reads two more and breaks."""
+    stream.read()
+    yield stream.opened()
+    for _ in range(2):
+        yield [stream.result(stream.read().frame), stream.credit(4 + stream.ledger.received)]
+    for _ in range(2):
+        stream.read()
+    stream.context.abort(grpc.StatusCode.INTERNAL, "the script says so")
+
+
+def drain_when_told(stream: FakeStream) -> Events:
+    """Answers frames until the test says so; then announces the drain, drops what still comes, and waits for End."""
+    stream.read()
+    yield stream.opened()
+    draining = False
+    for request in stream:
+        match request.WhichOneof("message"):
+            case "frame" if draining:
+                yield stream.dropped(request.frame.frame_id, request.frame.frame_id, 1, pb.DROP_REASON_DRAINING)
+            case "frame":
+                yield [stream.result(request.frame), stream.credit(4 + stream.ledger.received)]
+            case "end":
+                yield stream.closed()
+                return
+        if stream.server.hold.is_set() and not draining:
+            draining = True
+            yield stream.draining()
+
+
+def no_room(stream: FakeStream) -> Events:
+    """Refuses for now."""
+    stream.read()
+    stream.context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "all memory is leased")
+    yield from ()
+
+
+def talk_nonsense(stream: FakeStream) -> Events:
+    """Grants twice."""
+    stream.read()
+    yield stream.opened()
+    yield stream.opened()
+    stream.server.hold.wait()

@@ -6,46 +6,24 @@ import pytest
 
 from headworks import codec
 from headworks.errors import ProtocolError
-from headworks.outcomes import Dropped, FrameError, Result
-from headworks.session import DEAD_AFTER_NS, PING_AFTER_NS, ClientSession, OutgoingFrame
+from headworks.mailbox import Mailbox, OutgoingFrame
+from headworks.outcomes import Dropped, FrameError, Lost, Result
+from headworks.policy import Policy
+from headworks.session import DEAD_AFTER_NS, PING_AFTER_NS, ClientSession
 from headworks.v1 import frame_pb2 as pb
-
-S = 1_000_000_000
-OPEN = b"the open request"
-
-
-def frame(frame_id: int, *, captured_ns: int = 0) -> OutgoingFrame:
-    return OutgoingFrame(frame_id, captured_ns, 0, pb.ENCODING_JPEG, 0, 0, b"jpeg")
-
-
-def opened(frames_allowed: int = 4, labels: tuple[str, ...] = ("player", "ball")) -> pb.ServerEvent:
-    return pb.ServerEvent(opened=pb.Opened(frames_allowed=frames_allowed, models=[pb.ModelInfo(labels=labels)]))
-
-
-def result(frame_id: int, *class_ids: int) -> pb.ServerEvent:
-    boxes = pb.Detections(detections=[pb.Detection(class_id=class_id) for class_id in class_ids])
-    return pb.ServerEvent(result=pb.Result(frame_id=frame_id, outputs=[pb.Output(detections=boxes)]))
-
-
-def dropped(first: int, last: int, count: int) -> pb.ServerEvent:
-    counts = [pb.DropCount(reason=pb.DROP_REASON_DEADLINE, stage=pb.DROP_STAGE_BEFORE_BATCH, count=count)]
-    return pb.ServerEvent(dropped=pb.Dropped(first_frame_id=first, last_frame_id=last, counts=counts))
-
-
-def failed(frame_id: int) -> pb.ServerEvent:
-    return pb.ServerEvent(frame_error=pb.FrameError(frame_id=frame_id, code=pb.FRAME_ERROR_CODE_TOO_LARGE))
-
-
-def credit(frames_allowed: int) -> pb.ServerEvent:
-    return pb.ServerEvent(credit=pb.Credit(frames_allowed=frames_allowed))
-
-
-def notice(kind: pb.Notice.Kind) -> pb.ServerEvent:
-    return pb.ServerEvent(notice=pb.Notice(kind=kind))
-
-
-def closed(received: int, reason: int = pb.CLOSE_REASON_END) -> pb.ServerEvent:
-    return pb.ServerEvent(closed=pb.Closed(ledger=pb.Ledger(received=received), reason=reason))
+from support.client_events import (
+    OPEN,
+    S,
+    closed,
+    credit,
+    dropped,
+    failed,
+    frame,
+    notice,
+    opened,
+    result,
+    sent_id,
+)
 
 
 def open_session(*, frames_allowed: int = 4, now_ns: int = 0) -> ClientSession:
@@ -53,12 +31,6 @@ def open_session(*, frames_allowed: int = 4, now_ns: int = 0) -> ClientSession:
     assert session.poll(now_ns) == OPEN
     session.receive(opened(frames_allowed), now_ns)
     return session
-
-
-def sent_id(session: ClientSession, now_ns: int = 0) -> int:
-    request = session.poll(now_ns)
-    assert isinstance(request, OutgoingFrame)
-    return request.frame_id
 
 
 def ping_nonce(request: OutgoingFrame | bytes | None) -> int:
@@ -109,6 +81,58 @@ class TestMailbox:
         assert session.poll(0) is None
         assert session.account().waiting == 1
         assert session.account().violations() == []
+
+
+class TestPolicies:
+    def test_bounded_keeps_the_newest(self) -> None:
+        """Up to `depth` frames wait, in order; beyond that the oldest gives way."""
+        mailbox = Mailbox(Policy("bounded", 3))
+        assert [mailbox.offer(frame(number)) for number in range(1, 6)] == [False, False, False, True, True]
+        assert [mailbox.take() for _ in range(4)] == [frame(3), frame(4), frame(5), None]
+        assert (mailbox.offered, mailbox.replaced, mailbox.sent, mailbox.waiting) == (5, 2, 3, 0)
+
+    def test_bounded_may_keep_the_oldest(self) -> None:
+        """With drop="newest" it is the arriving frame that gives way; its number is used up all the same."""
+        mailbox = Mailbox(Policy("bounded", 2, "newest"))
+        assert [mailbox.offer(frame(number)) for number in range(1, 5)] == [False, False, True, True]
+        assert (mailbox.replaced, mailbox.next_frame_id()) == (2, 5)
+        assert [mailbox.take() for _ in range(3)] == [frame(1), frame(2), None]
+
+    def test_every_frame_has_room_for_one(self) -> None:
+        """Nothing gives way: who offers asks for room first."""
+        mailbox = Mailbox(Policy("every_frame"))
+        assert mailbox.has_room
+        mailbox.offer(frame(1))
+        assert not mailbox.has_room
+        mailbox.take()
+        assert mailbox.has_room
+
+    def test_frames_to_be_sent_again_come_first_and_in_order(self) -> None:
+        """A frame counts as sent once, however often it goes out."""
+        mailbox = Mailbox(Policy("every_frame"))
+        for number in (1, 2, 3):
+            mailbox.offer(frame(number))
+            if number < 3:
+                mailbox.take()
+        mailbox.put_back([frame(2), frame(1)])
+        assert not mailbox.has_room
+        assert [mailbox.take() for _ in range(4)] == [frame(1), frame(2), frame(3), None]
+        assert (mailbox.sent, mailbox.resent) == (3, 2)
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (("newest",), "policy 'newest': expected one of latest, bounded, every_frame"),
+            (("bounded", 0), "expected a depth of at least 1, got 0"),
+            (("bounded", 2, "middle"), "drop 'middle': expected one of oldest, newest"),
+            (("latest", 2), "policy 'latest': depth and drop belong to 'bounded'"),
+            (("every_frame", 1, "newest"), "depth and drop belong to 'bounded'"),
+        ],
+    )
+    def test_policies_that_make_no_sense(self, arguments: tuple[str, int, str], words: str) -> None:
+        """The application hears of it when it makes the stream."""
+        with pytest.raises(ValueError, match=words):
+            Policy(*arguments)
 
 
 class TestCredit:
@@ -349,3 +373,68 @@ class TestHeartbeat:
         session.poll(0)
         assert session.poll(100 * S) is None
         assert not session.is_dead(100 * S)
+
+    def test_no_answer_to_open_in_time_is_dead(self) -> None:
+        """How long the grant may take is the client's own limit."""
+        session = ClientSession(OPEN, open_timeout_ns=10 * S)
+        session.poll(1 * S)
+        assert session.next_wakeup_ns() == 11 * S
+        assert not session.is_dead(11 * S - 1)
+        assert session.is_dead(11 * S)
+        assert session.silence() == "no answer to Open in 10 s"
+
+
+class TestMove:
+    """What a stream that moves to another connection does to the old one."""
+
+    def test_held_session_takes_no_frame(self) -> None:
+        """Frames wait for the next connection, and so does the End of the stream; Pings go on."""
+        session = open_session()
+        session.offer(frame(1))
+        session.end()
+        session.holding = True
+        assert session.poll(0) is None
+        assert ping_nonce(session.poll(PING_AFTER_NS)) == 1
+
+    def test_retired_session_says_end_and_takes_no_frame(self) -> None:
+        """Its last outcomes still come; a server that is silent meanwhile is dead."""
+        session = open_session()
+        session.offer(frame(1))
+        sent_id(session)
+        session.offer(frame(2))
+        session.retire()
+        assert session.poll(1 * S) == codec.end_request()
+        assert isinstance(session.receive(result(1), 2 * S), Result)
+        assert not session.is_dead(2 * S + DEAD_AFTER_NS - 1)
+        assert session.is_dead(2 * S + DEAD_AFTER_NS)
+        session.receive(closed(1), 2 * S)
+        assert session.ledger().violations() == []
+
+    def test_lost_is_the_range_without_an_outcome(self) -> None:
+        """Known once the call has ended."""
+        session = open_session()
+        for number in (3, 5, 8):
+            session.offer(frame(number))
+            sent_id(session)
+        session.receive(result(3), 0)
+        assert session.lost() is None
+        session.disconnect()
+        assert session.lost() == Lost(5, 8, 2)
+
+    def test_kept_frames_are_those_without_an_outcome(self) -> None:
+        """A drop by a server that drains is no outcome of a stream that goes on; any other drop is."""
+        session = ClientSession(OPEN, keep=True)
+        session.poll(0)
+        session.receive(opened(10), 0)
+        for number in range(1, 8):
+            session.offer(frame(number))
+            sent_id(session)
+        session.receive(result(1), 0)
+        session.receive(failed(2), 0)
+        assert session.receive(dropped(3, 3, 1), 0) is not None
+        assert session.receive(dropped(4, 5, 2, pb.DROP_REASON_DRAINING), 0) is None
+        session.disconnect()
+        assert [kept.frame_id for kept in session.unfinished()] == [4, 5, 6, 7]
+        ledger = session.ledger()
+        assert (ledger.sent, ledger.told, ledger.returned, ledger.lost) == (7, 3, 2, 2)
+        assert ledger.violations() == []

@@ -5,55 +5,78 @@ with headworks.Client("127.0.0.1:50051") as client, client.stream(on_result=prin
         stream.send(jpeg)
 """
 
-from headworks.account import Account
+from headworks.account import Account, ConnectionAccount
 from headworks.client import Client
 from headworks.errors import (
     ConnectionFailedError,
+    CredentialsError,
     HeadworksError,
+    InferFailedError,
     ProtocolError,
     StreamBrokenError,
     StreamRefusedError,
 )
 from headworks.outcomes import (
+    Classification,
     Closed,
+    ConnectionEvent,
+    ConnectionLost,
+    ConnectionOpened,
     Detection,
     DropCount,
     Dropped,
     FrameError,
     Ledger,
+    Lost,
     ModelInfo,
     Notice,
     Opened,
     Outcome,
     Output,
+    ReconnectFailed,
     Result,
+    Tensor,
     Timings,
 )
+from headworks.policy import Policy
 from headworks.stream import FrameStream
+from headworks.transport import TlsOptions
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Account",
+    "Classification",
     "Client",
     "Closed",
+    "ConnectionAccount",
+    "ConnectionEvent",
     "ConnectionFailedError",
+    "ConnectionLost",
+    "ConnectionOpened",
+    "CredentialsError",
     "Detection",
     "DropCount",
     "Dropped",
     "FrameError",
     "FrameStream",
     "HeadworksError",
+    "InferFailedError",
     "Ledger",
+    "Lost",
     "ModelInfo",
     "Notice",
     "Opened",
     "Outcome",
     "Output",
+    "Policy",
     "ProtocolError",
+    "ReconnectFailed",
     "Result",
     "StreamBrokenError",
     "StreamRefusedError",
+    "Tensor",
     "Timings",
+    "TlsOptions",
     "__version__",
 ]

@@ -1,4 +1,4 @@
-"""Between bytes, protobuf and the typed world: requests out, events in. Used by `session` and `stream`, owns nothing.
+"""Between bytes, protobuf and the typed world: requests out, events in. Used by sessions and clients, owns nothing.
 
 A frame's request is built by hand, one small header before the payload, so that the payload is copied exactly
 once; the bytes equal what protobuf would have written. Everything else goes through protobuf.
@@ -6,10 +6,14 @@ once; the bytes equal what protobuf would have written. Everything else goes thr
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
+from headworks.errors import ProtocolError
 from headworks.outcomes import (
+    Classification,
     Closed,
     Detection,
     DropCount,
@@ -21,13 +25,24 @@ from headworks.outcomes import (
     Opened,
     Output,
     Result,
+    Tensor,
     Timings,
 )
+from headworks.policy import Policy
 from headworks.v1 import frame_pb2
 
-ENCODINGS = {"jpeg": frame_pb2.ENCODING_JPEG, "png": frame_pb2.ENCODING_PNG, "bgr24": frame_pb2.ENCODING_BGR24}
+ENCODINGS: dict[str, Any] = {
+    name.removeprefix("ENCODING_").lower(): number for name, number in frame_pb2.Encoding.items() if number != 0
+}
+FORMS: dict[str, Any] = {
+    name.removeprefix("FORM_").lower(): number for name, number in frame_pb2.ResultOptions.Form.items() if number != 0
+}
 
 _NS = 1_000_000_000
+# The Open Inference Protocol's names, to kind and bytes of an element. It has more, which numpy has not.
+_NUMPY_TYPES = {"BOOL": "b1", "FP16": "f2", "FP32": "f4", "FP64": "f8"} | {
+    f"{name}{size * 8}": f"{kind}{size}" for name, kind in (("INT", "i"), ("UINT", "u")) for size in (1, 2, 4, 8)
+}
 
 
 def _varint(value: int) -> bytes:
@@ -68,24 +83,80 @@ def open_request(
     *,
     name: str,
     model: str | None,
+    policy: Policy,
     max_in_flight: int,
     deadline_ms: int,
     weight: int,
-    score_threshold: float,
-    max_detections: int,
+    max_fps: float,
+    result: frame_pb2.ResultOptions | None = None,
 ) -> bytes:
     """Return StreamFramesRequest{open}; zeros and None leave the choice to the server."""
     return _bytes(
         open=frame_pb2.Open(
             stream_name=name,
             models=[frame_pb2.ModelSelector(name=model)] if model else [],
-            drop_policy=frame_pb2.DropPolicy(latest=frame_pb2.LatestPolicy()),
+            drop_policy=_drop_policy(policy),
             max_in_flight=max_in_flight,
             deadline_ms=deadline_ms,
             weight=weight,
-            result=frame_pb2.ResultOptions(score_threshold=score_threshold, max_detections=max_detections),
+            max_fps=max_fps,
+            result=result,
         )
     )
+
+
+def result_options(
+    *, form: str | None, score_threshold: float, max_detections: int, top_k: int
+) -> frame_pb2.ResultOptions:
+    """Return what results are to look like.
+
+    Raises:
+        ValueError: there is no such form.
+    """
+    if form is not None and form not in FORMS:
+        raise ValueError(f"form {form!r}: expected one of {', '.join(FORMS)}, or None for the model's own")
+    return frame_pb2.ResultOptions(
+        form=FORMS.get(form or "", frame_pb2.ResultOptions.FORM_UNSPECIFIED),
+        score_threshold=score_threshold,
+        max_detections=max_detections,
+        top_k=top_k,
+    )
+
+
+def infer_request(
+    *,
+    model: str | None,
+    encoding: frame_pb2.Encoding,
+    width: int,
+    height: int,
+    payload: bytes,
+    capture_time_ns: int,
+    result: frame_pb2.ResultOptions,
+) -> bytes:
+    """Return InferFrameRequest; its frame is number 1."""
+    frame = frame_pb2.Frame(frame_id=1, encoding=encoding, width=width, height=height, data=payload)
+    frame.capture_time.seconds, frame.capture_time.nanos = divmod(capture_time_ns, _NS)
+    selector = frame_pb2.ModelSelector(name=model or "")
+    request: bytes = frame_pb2.InferFrameRequest(model=selector, frame=frame, result=result).SerializeToString()
+    return request
+
+
+def _drop_policy(policy: Policy) -> frame_pb2.DropPolicy:
+    match policy.kind:
+        case "bounded":
+            bounded = frame_pb2.BoundedPolicy(depth=policy.depth, drop=f"DROP_SIDE_{policy.drop.upper()}")
+            return frame_pb2.DropPolicy(bounded=bounded)
+        case "every_frame":
+            return frame_pb2.DropPolicy(every_frame=frame_pb2.EveryFramePolicy())
+        case _:
+            return frame_pb2.DropPolicy(latest=frame_pb2.LatestPolicy())
+
+
+def _policy(message: frame_pb2.DropPolicy) -> Policy:
+    if message.WhichOneof("policy") == "bounded":
+        newest = message.bounded.drop == frame_pb2.BoundedPolicy.DROP_SIDE_NEWEST
+        return Policy("bounded", max(1, message.bounded.depth), "newest" if newest else "oldest")
+    return Policy(message.WhichOneof("policy") or "latest")
 
 
 def ping_request(nonce: int) -> bytes:
@@ -126,6 +197,7 @@ def opened(message: frame_pb2.Opened) -> Opened:
         ),
         max_frame_bytes=message.limits.max_frame_bytes,
         max_frame_pixels=message.limits.max_frame_pixels,
+        policy=_policy(message.drop_policy),
     )
 
 
@@ -159,24 +231,70 @@ def result(
 
 def _output(message: frame_pb2.Output, labels: tuple[str, ...]) -> Output:
     known = len(labels)
+    detections: tuple[Detection, ...] = ()
+    classifications: tuple[Classification, ...] = ()
+    tensors: tuple[Tensor, ...] = ()
+    match message.WhichOneof("value"):
+        case "detections":
+            detections = tuple(
+                Detection(
+                    box.x1,
+                    box.y1,
+                    box.x2,
+                    box.y2,
+                    box.score,
+                    (class_id := box.class_id),
+                    labels[class_id] if class_id < known else str(class_id),
+                )
+                for box in message.detections.detections
+            )
+        case "classifications":
+            classifications = tuple(
+                Classification(
+                    (class_id := one.class_id), labels[class_id] if class_id < known else str(class_id), one.score
+                )
+                for one in message.classifications.classifications
+            )
+        case "raw_tensors":
+            tensors = tuple(map(_tensor, message.raw_tensors.tensors))
     return Output(
         model=message.model,
         version=message.version,
         generation=message.generation,
         backend=message.backend,
-        detections=tuple(
-            Detection(
-                box.x1,
-                box.y1,
-                box.x2,
-                box.y2,
-                box.score,
-                (class_id := box.class_id),
-                labels[class_id] if class_id < known else str(class_id),
-            )
-            for box in message.detections.detections
-        ),
+        detections=detections,
+        classifications=classifications,
+        tensors=tensors,
     )
+
+
+def _tensor(message: frame_pb2.RawTensor) -> Tensor:
+    shape = tuple(message.shape)
+    return Tensor(message.name, message.datatype, shape, _array(message, shape))
+
+
+def _array(message: frame_pb2.RawTensor, shape: tuple[int, ...]) -> Any:
+    """Return the tensor's data as a view of numpy's where there is such a thing, else as bytes."""
+    kind, numpy = _NUMPY_TYPES.get(message.datatype), _numpy()
+    if kind is None or numpy is None:
+        return message.data
+    item = int(kind[1:])
+    if min(shape, default=1) < 0 or math.prod(shape) * item != len(message.data):
+        raise ProtocolError(
+            f"tensor {message.name!r}: expected {message.datatype} of shape {list(shape)}, got "
+            f"{len(message.data):,} bytes"
+        )
+    return numpy.frombuffer(message.data, f"<{kind}").reshape(shape)
+
+
+@functools.cache
+def _numpy() -> Any:
+    """Return the module numpy, or None where it is not installed; imported when the first tensor comes."""
+    try:
+        import numpy
+    except ImportError:
+        return None
+    return numpy
 
 
 def dropped(message: frame_pb2.Dropped) -> Dropped:

@@ -23,6 +23,8 @@ class ConnectionFailedError(HeadworksError, ConnectionError):
         detail: what happened instead.
     """
 
+    code = "UNAVAILABLE"
+
     def __init__(self, target: str, detail: str) -> None:
         super().__init__(f"cannot reach {target}: {detail}; is the server running? Start one with: headworks serve DIR")
         self.target = target
@@ -35,6 +37,8 @@ class StreamRefusedError(HeadworksError):
     Attributes:
         code: name of the gRPC status, such as "NOT_FOUND".
         detail: the server's reason.
+
+    Raised where a stream is opened, and later where it could not be opened again.
     """
 
     def __init__(self, target: str, code: str, detail: str) -> None:
@@ -59,5 +63,32 @@ class StreamBrokenError(HeadworksError):
         self.closed = closed
 
 
+class InferFailedError(HeadworksError):
+    """`Client.infer` got no result.
+
+    Attributes:
+        code: name of the gRPC status, such as "NOT_FOUND"; "DEADLINE_EXCEEDED" where it took too long.
+        detail: the server's reason.
+    """
+
+    def __init__(self, target: str, code: str, detail: str) -> None:
+        super().__init__(f"{target} gave no result: {code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+class CredentialsError(HeadworksError):
+    """A file with a certificate, a key or a token cannot be used; the message names it."""
+
+
 class ProtocolError(HeadworksError):
     """The server said something that the contract does not allow at this point."""
+
+
+PERMANENT = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"})
+"""Statuses that the same request will meet again, however often it is tried."""
+
+
+def is_permanent(error: HeadworksError) -> bool:
+    """Tell whether it is no use to open the stream again."""
+    return isinstance(error, ProtocolError) or getattr(error, "code", "") in PERMANENT

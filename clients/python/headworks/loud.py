@@ -1,13 +1,13 @@
 """Drops and errors that nobody asked about, made heard: one log line a second at most, with counts.
 
-Used by `FrameStream` for outcomes that have neither a callback nor a reader. Owns only its counters.
+Used by `Delivery` for outcomes that have neither a callback nor a reader. Owns only its counters.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 
-from headworks.outcomes import Dropped, FrameError
+from headworks.outcomes import Dropped, FrameError, Lost
 
 PERIOD_NS = 1_000_000_000
 
@@ -30,6 +30,10 @@ class OutcomeLog:
         """Note a failed frame; the detail of the last one is told."""
         self._counts[f"failed {error.code}"] += 1
         self._detail = f" (frame {error.frame_id}: {error.detail})"
+
+    def add_lost(self, lost: Lost) -> None:
+        """Note frames that a broken connection took along."""
+        self._counts["lost"] += lost.total
 
     def add_unread(self) -> None:
         """Note an outcome that fell out of the buffer of the loop over the stream."""

@@ -1,12 +1,16 @@
 """What a stream tells its application: typed, immutable, free of protobuf. Built by `session`, read by everybody.
 
-The outcomes of frames are `Result`, `Dropped` and `FrameError`; `Opened`, `Notice` and `Closed` are about the stream.
+The outcomes of frames are `Result`, `Dropped`, `FrameError` and, where a connection broke, `Lost`; `Opened`, `Notice`
+and `Closed` are about the stream, and so are the events of its connections.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
+
+from headworks.errors import HeadworksError
+from headworks.policy import LATEST, Policy
 
 
 # A named tuple, for a frame may carry hundreds: made in less than half the time of a frozen dataclass.
@@ -24,15 +28,48 @@ class Detection(NamedTuple):
     """The model's name for `class_id`."""
 
 
+class Classification(NamedTuple):
+    """A class of the whole picture."""
+
+    class_id: int
+    label: str
+    """The model's name for `class_id`."""
+    score: float
+    """0 to 1."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tensor:
+    """An output of the model itself, without the batch axis.
+
+    Attributes:
+        name: as in the model.
+        datatype: "FP32", "INT64" and so on, as in the Open Inference Protocol.
+        shape: of `data`.
+        data: a read-only numpy array of that shape; where numpy is not installed, or has no such type ("BF16",
+            "BYTES"), the bytes, row-major and little-endian.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: Any
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What one model made of a frame; detections come best score first."""
+    """What one model made of a frame, in the form that the stream asked for; the other forms are empty.
+
+    Detections and classifications come best score first, tensors in the model's order.
+    """
 
     model: str
     version: str
     generation: int
     backend: str
-    detections: tuple[Detection, ...]
+    detections: tuple[Detection, ...] = ()
+    classifications: tuple[Classification, ...] = ()
+    tensors: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +116,16 @@ class Result:
         """The detections of the first model, best score first."""
         return self.outputs[0].detections if self.outputs else ()
 
+    @property
+    def classifications(self) -> tuple[Classification, ...]:
+        """The classes of the first model, best score first."""
+        return self.outputs[0].classifications if self.outputs else ()
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The raw outputs of the first model."""
+        return self.outputs[0].tensors if self.outputs else ()
+
 
 @dataclass(frozen=True, slots=True)
 class DropCount:
@@ -112,7 +159,20 @@ class FrameError:
     detail: str
 
 
-Outcome: TypeAlias = Result | Dropped | FrameError
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Frames that were sent over a connection that broke, and never got an outcome.
+
+    Like `Dropped` it counts only frames that were sent. Under "every_frame" frames are sent again instead, and are
+    lost only where the stream itself has ended.
+    """
+
+    first_frame_id: int
+    last_frame_id: int
+    total: int
+
+
+Outcome: TypeAlias = Result | Dropped | FrameError | Lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +202,7 @@ class Opened:
         models: what will run, in the order of `Result.outputs`.
         max_frame_bytes: bytes of one frame.
         max_frame_pixels: width times height of one frame.
+        policy: how frames wait at the server.
     """
 
     stream_id: int
@@ -152,6 +213,7 @@ class Opened:
     models: tuple[ModelInfo, ...]
     max_frame_bytes: int
     max_frame_pixels: int
+    policy: Policy = LATEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,3 +245,80 @@ class Closed:
     ledger: Ledger
     reason: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOpened:
+    """The stream has a connection.
+
+    Attributes:
+        number: 1 for the first; greater where the stream was reopened.
+        target: the server's address.
+        opened: what it granted.
+        away_s: seconds since the connection before was lost; 0 for the first, and where the server drained.
+    """
+
+    number: int
+    target: str
+    opened: Opened
+    away_s: float
+
+    def __str__(self) -> str:
+        """Say it in a few words."""
+        if self.number == 1:
+            return f"open at {self.target}"
+        return f"open again at {self.target} after {self.away_s:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLost:
+    """A connection broke; another one is tried. (Where none is, the stream breaks, and says so by its error.)
+
+    Attributes:
+        number: of the connection, as in `ConnectionOpened`.
+        target: the server's address.
+        reason: what happened.
+        unanswered: frames without an outcome: lost, or sent again under "every_frame".
+        next_target: who is tried next.
+        retry_in_s: seconds until then.
+    """
+
+    number: int
+    target: str
+    reason: HeadworksError
+    unanswered: int
+    next_target: str
+    retry_in_s: float
+
+    def __str__(self) -> str:
+        """Say it in a few words."""
+        return (
+            f"lost {self.target} with {self.unanswered} frames unanswered: {self.reason}; trying {self.next_target} in "
+            f"{self.retry_in_s:.1f} s"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ReconnectFailed:
+    """An attempt to open the stream, for the first time or again, failed; another one follows.
+
+    Attributes:
+        target: the server's address.
+        reason: what happened.
+        attempt: how many have failed in succession.
+        next_target: who is tried next.
+        retry_in_s: seconds until then.
+    """
+
+    target: str
+    reason: HeadworksError
+    attempt: int
+    next_target: str
+    retry_in_s: float
+
+    def __str__(self) -> str:
+        """Say it in a few words."""
+        return f"attempt {self.attempt} failed: {self.reason}; trying {self.next_target} in {self.retry_in_s:.1f} s"
+
+
+ConnectionEvent: TypeAlias = ConnectionOpened | ConnectionLost | ReconnectFailed

@@ -1,20 +1,21 @@
-"""The state machine of a stream's client end: mailbox, credit, account and heartbeat. No I/O, no clock, no threads.
+"""The state machine of one connection of a stream: credit, ledger and heartbeat. No I/O, no clock, no threads.
 
-`FrameStream` calls it under its lock: frames and the server's events go in with the time (`now_ns`, monotonic),
-requests to send and typed outcomes come out. `clients/CONTRACT.md` describes the same machine for every language.
+`StreamSupervisor` makes one for each connection. The transport asks it for the next request, the supervisor hands it
+the server's events, both with the time (`now_ns`, monotonic). `clients/CONTRACT.md` describes the same machine for
+every language.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from headworks import codec
-from headworks.account import Account
+from headworks.account import Account, ConnectionAccount, total
 from headworks.errors import ProtocolError
-from headworks.outcomes import Closed, Dropped, FrameError, Notice, Opened, Outcome
+from headworks.mailbox import Mailbox, OutgoingFrame
+from headworks.outcomes import Closed, Dropped, FrameError, Lost, Notice, Opened, Outcome
 from headworks.v1 import frame_pb2
 
 PING_AFTER_NS = 2_000_000_000
@@ -45,96 +46,77 @@ ALLOWED_EVENTS: dict[Phase, frozenset[str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class OutgoingFrame:
-    """A frame on its way out.
+class ClientSession:
+    """One connection of a stream, from Open to Closed.
 
     Attributes:
-        frame_id: strictly increasing within the stream, at least 1.
-        captured_ns: when it was captured, on the monotonic clock.
-        capture_time_ns: the same on the wall clock, for the server to echo.
-        encoding: number of the proto's Encoding.
-        width: pixels, 0 where the picture itself tells.
-        height: pixels, 0 where the picture itself tells.
-        payload: the picture; None where `request` is already built.
-        request: the whole request, where the payload's memory belongs to somebody who may change it.
+        target: the server's address.
+        phase: where the connection is in its life.
+        opened: what was granted.
+        opened_ns: when.
+        closed: the server's last word.
+        draining: whether the server has said that it shuts down.
+        holding: whether no frame is taken from the mailbox; set by the supervisor.
+
+    Args:
+        open_request: the first request.
+        mailbox: where frames come from; one of its own by default.
+        target: the server's address.
+        keep: keep frames until their outcome, and let those that a draining server drops be sent again.
+        open_timeout_ns: silence after Open after which the server is given up.
     """
 
-    frame_id: int
-    captured_ns: int
-    capture_time_ns: int
-    encoding: int
-    width: int
-    height: int
-    payload: bytes | None
-    request: bytes | None = None
-
-    def to_bytes(self) -> bytes:
-        """Return the request; the one copy of the payload happens here unless it has happened before."""
-        if self.request is not None:
-            return self.request
-        return codec.frame_request(
-            self.payload or b"",
-            frame_id=self.frame_id,
-            capture_time_ns=self.capture_time_ns,
-            encoding=self.encoding,
-            width=self.width,
-            height=self.height,
-        )
-
-
-class ClientSession:
-    """One stream, from Open to Closed."""
-
-    def __init__(self, open_request: bytes) -> None:
+    def __init__(
+        self,
+        open_request: bytes,
+        mailbox: Mailbox | None = None,
+        *,
+        target: str = "",
+        keep: bool = False,
+        open_timeout_ns: int | None = None,
+    ) -> None:
+        self.target = target
         self.phase = Phase.NEW
         self.opened: Opened | None = None
+        self.opened_ns = 0
         self.closed: Closed | None = None
-        self.draining = False
+        self.draining = self.holding = False
         self._open_request = open_request
+        self._mailbox = mailbox if mailbox is not None else Mailbox()
+        self._keep = keep
+        self._open_timeout_ns = open_timeout_ns
         self._labels: tuple[tuple[str, ...], ...] = ()
-        self._ending = False
-        self._end_sent = False
-        self._waiting: OutgoingFrame | None = None
-        self._offered = self._replaced = self._sent = 0
-        self._results = self._errors = 0
+        self._retired = self._end_sent = False
+        self._sent = self._results = self._errors = self._returned = 0
         self._drops: Counter[str] = Counter()
         self._told = 0
         self._frames_allowed = 0
-        self._last_offered_id = self._last_sent_id = self._last_told_id = 0
+        self._last_sent_id = self._last_told_id = 0
         # (frame_id, captured_ns, written_ns) of frames without an outcome, in order.
         self._unanswered: deque[tuple[int, int, int]] = deque(maxlen=REMEMBERED_FRAMES)
+        # The frames themselves, where they may have to be sent again. Bounded by the server's credit, at most 64.
+        self._kept: dict[int, OutgoingFrame] = {}
         self._last_sent_ns = self._last_received_ns = self._last_ping_ns = 0
         self._nonce = 0
 
-    # --- what the application does
+    # --- what the application does; a stream of several connections does it to its mailbox
 
     def next_frame_id(self) -> int:
         """Return the number of the next frame where the application gives none."""
-        return self._last_offered_id + 1
+        return self._mailbox.next_frame_id()
 
     def offer(self, frame: OutgoingFrame) -> bool:
-        """Put a frame into the mailbox; True where it replaced one that was waiting there.
-
-        Raises:
-            ValueError: the frame_id does not increase, or the stream has been ended.
-        """
+        """Put a frame into the mailbox; see `Mailbox.offer`."""
         # Between Closed and the status of the call a frame simply waits: the caller hears of the end with the status.
-        if self._ending:
-            raise ValueError(f"frame {frame.frame_id}: the stream has been ended, no frame may follow")
-        if frame.frame_id <= self._last_offered_id:
-            raise ValueError(f"frame_id {frame.frame_id}: expected more than {self._last_offered_id}")
-        replaced = self._waiting is not None
-        self._replaced += replaced
-        # Latest wins: an answer to a stale frame is worth less than none.
-        self._waiting = frame
-        self._offered += 1
-        self._last_offered_id = frame.frame_id
-        return replaced
+        return self._mailbox.offer(frame)
 
     def end(self) -> None:
         """No frame follows. A waiting frame is still sent when credit comes, except while the server drains."""
-        self._ending = True
+        self._mailbox.ended = True
+
+    def retire(self) -> None:
+        """Send End at once: the stream goes on over another connection."""
+        self.holding = self._retired = True
 
     # --- what the transport does
 
@@ -150,7 +132,7 @@ class ClientSession:
             if self._ping_due_ns() <= now_ns:
                 request = self._ping(now_ns)
             elif self._may_send_frame():
-                request = self._take_waiting(now_ns)
+                request = self._take_frame(now_ns)
             elif self._may_send_end():
                 self._end_sent = True
                 request = codec.end_request()
@@ -170,20 +152,22 @@ class ClientSession:
         return self._end_sent or self.phase in (Phase.CLOSED, Phase.GONE)
 
     def is_dead(self, now_ns: int) -> bool:
-        """Tell whether the server has been silent for too long.
+        """Tell whether the server has been silent for too long."""
+        due_ns = self._dead_ns()
+        return due_ns is not None and due_ns <= now_ns
 
-        Only between Opened and End: before, it may be loading a model; after, it gets no Ping to answer. The
-        application's own limits cover both.
-        """
-        if self.phase is not Phase.OPEN or self._end_sent:
-            return False
-        return now_ns - self._last_received_ns >= DEAD_AFTER_NS
+    def silence(self) -> str:
+        """Say what the server that `is_dead` has not done."""
+        if self.phase is Phase.OPENING:
+            return f"no answer to Open in {(self._open_timeout_ns or 0) / 1e9:g} s"
+        return f"nothing heard from {self.target} for {DEAD_AFTER_NS / 1e9:g} s"
 
     def next_wakeup_ns(self) -> int | None:
         """Return when `poll` or `is_dead` may answer differently without an input, or None."""
-        if self.phase is not Phase.OPEN or self._end_sent:
-            return None
-        return min(self._ping_due_ns(), self._last_received_ns + DEAD_AFTER_NS)
+        dead_ns = self._dead_ns()
+        if dead_ns is None or self.phase is not Phase.OPEN or self._end_sent:
+            return dead_ns
+        return min(self._ping_due_ns(), dead_ns)
 
     def receive(self, event: frame_pb2.ServerEvent, now_ns: int) -> Outcome | Opened | Notice | Closed | None:
         """Take one event; return what the application is to be told, if anything.
@@ -208,7 +192,7 @@ class ClientSession:
                 self._frames_allowed = max(self._frames_allowed, event.credit.frames_allowed)
                 return None
             case "opened":
-                return self._receive_opened(event.opened)
+                return self._receive_opened(event.opened, now_ns)
             case "notice":
                 self.draining |= event.notice.kind == frame_pb2.Notice.KIND_DRAINING
                 return codec.notice(event.notice)
@@ -223,35 +207,71 @@ class ClientSession:
         """The call has ended: whatever has no outcome now never gets one."""
         self.phase = Phase.GONE
 
-    def account(self) -> Account:
-        """Return where every frame has gone so far."""
+    @property
+    def told(self) -> int:
+        """Frames that the server has answered."""
+        return self._told
+
+    def unfinished(self) -> tuple[OutgoingFrame, ...]:
+        """Return the frames that are to be sent again once the call has ended; none unless they are kept."""
+        return tuple(self._kept.values())
+
+    def lost(self) -> Lost | None:
+        """Return the frames without an outcome, once the call has ended."""
+        count = self.ledger().lost
+        if count <= 0:
+            return None
+        first = self._unanswered[0][0] if self._unanswered else self._last_sent_id
+        return Lost(first, self._last_sent_id, count)
+
+    def ledger(self) -> ConnectionAccount:
+        """Return what became of the frames of this connection so far."""
         received, lost = None, 0
         if self.closed is not None:
             received = self.closed.ledger.received
             lost = self._sent - received
         elif self.phase is Phase.GONE:
             lost = self._sent - self._told
-        return Account(
-            offered=self._offered,
-            replaced=self._replaced,
-            waiting=int(self._waiting is not None),
+        return ConnectionAccount(
+            target=self.target,
             sent=self._sent,
             received=received,
             lost=lost,
             results=self._results,
             drops=dict(self._drops),
             errors=self._errors,
+            returned=self._returned,
             close_reason=self.closed.reason if self.closed is not None else None,
+            ended=self.phase in (Phase.CLOSED, Phase.GONE),
         )
+
+    def account(self) -> Account:
+        """Return where every frame has gone so far, for a stream of this connection only."""
+        return total(self._mailbox, (self.ledger(),), resends=False, finished=self.phase is Phase.GONE)
 
     # --- rules
 
     def _may_send_frame(self) -> bool:
-        return self._waiting is not None and self._sent < self._frames_allowed
+        return not self.holding and self._sent < self._frames_allowed and len(self._mailbox) > 0
 
     def _may_send_end(self) -> bool:
+        if self._retired:
+            return True
         # A draining server grants no more credit: a waiting frame would wait for ever.
-        return self._ending and (self._waiting is None or self.draining)
+        return self._mailbox.ended and not self.holding and (self.draining or not len(self._mailbox))
+
+    def _dead_ns(self) -> int | None:
+        """Return when this silence has been too long, or None.
+
+        After Open the server may be loading a model: a limit apart covers that. After End it gets no Ping to answer,
+        and how long the end of a stream may take is the application's own choice. But one that drains has only the
+        frames in flight to finish, and the stream's next frames wait for these.
+        """
+        if self.phase is Phase.OPENING and self._open_timeout_ns is not None:
+            return self._last_sent_ns + self._open_timeout_ns
+        if self.phase is Phase.OPEN and (self._retired or not self._end_sent):
+            return self._last_received_ns + DEAD_AFTER_NS
+        return None
 
     def _ping_due_ns(self) -> int:
         return max(min(self._last_sent_ns, self._last_received_ns), self._last_ping_ns) + PING_AFTER_NS
@@ -261,17 +281,19 @@ class ClientSession:
         self._nonce += 1
         return codec.ping_request(self._nonce)
 
-    def _take_waiting(self, now_ns: int) -> OutgoingFrame:
-        frame = self._waiting
+    def _take_frame(self, now_ns: int) -> OutgoingFrame:
+        frame = self._mailbox.take()
         assert frame is not None
-        self._waiting = None
         self._sent += 1
         self._last_sent_id = frame.frame_id
         self._unanswered.append((frame.frame_id, frame.captured_ns, now_ns))
+        if self._keep:
+            self._kept[frame.frame_id] = frame
         return frame
 
-    def _receive_opened(self, message: frame_pb2.Opened) -> Opened:
+    def _receive_opened(self, message: frame_pb2.Opened, now_ns: int) -> Opened:
         self.phase = Phase.OPEN
+        self.opened_ns = now_ns
         self.opened = codec.opened(message)
         self._labels = tuple(model.labels for model in self.opened.models)
         self._frames_allowed = self.opened.frames_allowed
@@ -279,6 +301,7 @@ class ClientSession:
 
     def _receive_result(self, message: frame_pb2.Result, now_ns: int) -> Outcome:
         captured_ns, written_ns = self._settle("result", message.frame_id, message.frame_id, 1)
+        self._kept.pop(message.frame_id, None)
         self._results += 1
         return codec.result(
             message,
@@ -287,15 +310,24 @@ class ClientSession:
             round_trip_s=math.nan if written_ns is None else (now_ns - written_ns) / 1e9,
         )
 
-    def _receive_dropped(self, message: frame_pb2.Dropped) -> Dropped:
+    def _receive_dropped(self, message: frame_pb2.Dropped) -> Dropped | None:
         dropped = codec.dropped(message)
-        self._settle("dropped", dropped.first_frame_id, dropped.last_frame_id, dropped.total)
+        first, last = dropped.first_frame_id, dropped.last_frame_id
+        self._settle("dropped", first, last, dropped.total)
+        if self._keep:
+            if any(drop.reason == "DRAINING" for drop in dropped.counts):
+                # The server shuts down, the stream does not: all frames of the range stay kept, for which of them were
+                # dropped for another reason is not told.
+                self._returned += dropped.total
+                return None
+            self._kept = {number: frame for number, frame in self._kept.items() if not first <= number <= last}
         for drop in dropped.counts:
             self._drops[drop.reason] += drop.count
         return dropped
 
     def _receive_frame_error(self, message: frame_pb2.FrameError) -> FrameError:
         self._settle("frame_error", message.frame_id, message.frame_id, 1)
+        self._kept.pop(message.frame_id, None)
         self._errors += 1
         return codec.frame_error(message)
 

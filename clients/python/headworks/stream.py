@@ -1,85 +1,65 @@
-"""One camera's stream: the threads and the call around `ClientSession`. Made by `Client.stream`, used in a `with`.
+"""One camera's stream: `StreamSupervisor` and the threads around it. Made by `Client.stream`, used in a `with`.
 
-Two threads serve a stream: gRPC's own, which asks this object for the next request (`__next__` of `_Requests`), and
-the reader, which hands outcomes to the callbacks. `send` only touches the mailbox. One lock guards the session; no
-callback and no gRPC call runs under it.
+A thread of the stream opens a connection, reads it to its end, and opens the next one; while a server drains, a
+second thread opens the next connection beside the old one. `send` only touches the mailbox. One lock guards the
+supervisor and its sessions; no callback and no gRPC call runs under it.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from time import time_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import grpc
-from google.protobuf.message import DecodeError
-
-from headworks import codec
+from headworks import failures
 from headworks.account import Account
+from headworks.connection import Connection
+from headworks.delivery import Callbacks, Delivery, say
 from headworks.errors import (
     ConnectionFailedError,
     HeadworksError,
-    ProtocolError,
     StreamBrokenError,
     StreamRefusedError,
 )
-from headworks.loud import OutcomeLog
-from headworks.outcomes import Closed, Dropped, FrameError, Notice, Opened, Outcome, Result
-from headworks.session import DEAD_AFTER_NS, ClientSession, OutgoingFrame
+from headworks.mailbox import OutgoingFrame
+from headworks.outcomes import Closed, ConnectionOpened, Opened, Outcome
+from headworks.picture import as_picture
+from headworks.reconnect import StreamPlan, StreamSupervisor, Told
 from headworks.v1 import frame_pb2
 
 if TYPE_CHECKING:
     from headworks.client import Client
-
-MAX_MESSAGE_BYTES = 32 << 20
-"""Of one gRPC message: twice the server's default limit of a frame, which answers a larger one with a FrameError."""
-MAX_FRAME_BYTES = MAX_MESSAGE_BYTES - 1024  # the header of a frame is under 64 bytes
-UNREAD_OUTCOMES = 1024
-"""Outcomes kept for a loop over the stream: half a minute of a 30 fps camera. The oldest fall out, and are logged."""
-
-logger = logging.getLogger("headworks")
 
 
 class FrameStream:
     """Sends the frames of one camera and tells what became of each.
 
     Entering opens the stream and waits for the server's grant; leaving sends End and waits for Closed. `send`
-    may be called from any thread. Callbacks run on the stream's reader thread: a slow one delays the next.
+    may be called from any thread. Callbacks run on threads of the stream, one at a time: a slow one delays the next.
+    A connection that breaks is followed by another one, unless `reconnect=False` was asked for.
 
     Outcomes without a callback can be read by a loop (`for outcome in stream`), which ends when the stream does.
-    Drops and errors that have neither a callback nor a loop are logged as warnings of the logger "headworks".
+    Drops, errors and losses that have neither a callback nor a loop are logged as warnings of the logger "headworks".
     """
 
-    def __init__(
-        self,
-        client: Client,
-        *,
-        name: str,
-        open_request: bytes,
-        on_result: Callable[[Result], object] | None,
-        on_drop: Callable[[Dropped], object] | None,
-        on_error: Callable[[FrameError], object] | None,
-        on_notice: Callable[[Notice], object] | None,
-    ) -> None:
-        self.name = name
+    def __init__(self, client: Client, plan: StreamPlan, callbacks: Callbacks) -> None:
+        self.name = plan.name
         self._client = client
         self._now_ns = client.now_ns
-        self._session = ClientSession(open_request)
-        self._on_result, self._on_drop, self._on_error, self._on_notice = on_result, on_drop, on_error, on_notice
-        lock = threading.Lock()
-        self._sendable = threading.Condition(lock)  # gRPC's thread waits here for something to write
-        self._changed = threading.Condition(lock)  # the application waits here: opened, outcome, finished
-        self._unread: deque[Outcome] = deque()
-        self._looping = False
-        self._log = OutcomeLog(name)
-        self._failure: HeadworksError | None = None
+        self._waits = plan.policy.kind == "every_frame"
+        self._supervisor = StreamSupervisor(plan)
+        self._mailbox = self._supervisor.mailbox
+        self._delivery = Delivery(plan.name, callbacks, lossless=self._waits)
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)  # opened, outcome, time to connect, finished
+        self._room = threading.Condition(self._lock)  # `send` waits here under "every_frame"
+        self._delivering = threading.RLock()  # callbacks come one at a time, though two connections may be open
+        self._connections: list[Connection] = []
+        self._threads: list[threading.Thread] = []
+        self._connector: threading.Thread | None = None  # the thread that opens the next connection
         self._finished = False
-        self._call: Any = None
-        self._reader = threading.Thread(target=self._read, name=f"headworks-{name}", daemon=True)
 
     # --- the application's side
 
@@ -89,26 +69,20 @@ class FrameStream:
         Raises:
             ConnectionFailedError: nobody answered, or not in time.
             StreamRefusedError: the server said no.
+            CredentialsError: a file with a certificate, a key or a token cannot be used.
         """
-        self._call = self._client.call(_Requests(self))
         self._client.watch(self)
-        self._reader.start()
+        with self._lock:
+            self._supervisor.begin(self._now_ns())
+            self._start_connector()
         try:
-            with self._changed:
-                answered = self._changed.wait_for(
-                    lambda: self._session.opened is not None or self._finished, self._client.open_timeout_s
-                )
-                failed = self._session.opened is None and self._finished
+            self._await_opened()
         except BaseException:  # Ctrl-C while nobody answers
-            self._call.cancel()
+            self._cut(StreamBrokenError(self.name, "CANCELLED", "the application left with an exception"))
             raise
-        if not answered:
-            self._break(
-                ConnectionFailedError(self._client.target, f"no answer to Open in {self._client.open_timeout_s:g} s")
-            )
-        if not answered or failed:
-            self._reader.join()
-            raise self._failure or StreamRefusedError(self._client.target, "UNKNOWN", "no reason was given")
+        if self._supervisor.opened is None:
+            self._join()
+            raise self._supervisor.failure or StreamRefusedError(self._client.target, "UNKNOWN", "no reason was given")
         return self
 
     def __exit__(
@@ -118,58 +92,72 @@ class FrameStream:
         if kind is None:
             self.close()
             return
-        self._break(StreamBrokenError(self.name, "CANCELLED", "the application left with an exception"))
+        self._cut(StreamBrokenError(self.name, "CANCELLED", "the application left with an exception"))
         self._join()
 
     def send(
         self,
         data: bytes | bytearray | memoryview | Any,
         *,
-        encoding: str = "jpeg",
+        encoding: str | None = None,
         width: int = 0,
         height: int = 0,
         frame_id: int | None = None,
         capture_time_ns: int | None = None,
+        timeout: float | None = None,
     ) -> int:
-        """Offer a frame and return its frame_id. Never waits: a newer frame replaces the one still waiting here.
+        """Offer a frame and return its frame_id.
+
+        Under "latest" and "bounded" this never waits: where the mailbox is full, a frame gives way. Under
+        "every_frame" it waits until the frame before has been written, for which the server must have room.
 
         Args:
-            data: an encoded picture, raw pixels, or an array of uint8 [height, width, 3], blue first, whose
-                encoding and size are then taken from it. Anything but `bytes` is copied before this returns.
-            encoding: "jpeg", "png" or "bgr24".
-            width: pixels; needed for raw pixels.
-            height: pixels; needed for raw pixels.
+            data: an encoded picture, raw pixels, or an array of uint8: [height, width, 3], [height, width], or for
+                nv12 and i420 [height * 3 / 2, width]. Anything but `bytes` is copied before this returns.
+            encoding: "jpeg", "png", "webp", "bgr24", "rgb24", "gray8", "nv12" or "i420". Where it is not given: for
+                arrays "bgr24" or "gray8" by their shape, for all else "jpeg".
+            width: pixels; needed for raw pixels that are no array. For nv12 and i420 width and height are even.
+            height: pixels; the same.
             frame_id: greater than the last one; counts 1, 2, 3 where not given.
             capture_time_ns: nanoseconds since the epoch, now where not given.
+            timeout: seconds to wait for room at most; None for as long as it takes.
 
         Raises:
-            HeadworksError: the stream has broken; the same error that leaving it raises.
+            HeadworksError: the stream has broken, with the same error that leaving it raises; or, under
+                "every_frame", this would wait for ever, because it is a callback or nobody reads the outcomes.
+            TimeoutError: there was no room in time; the frame was not offered.
             ValueError: an argument makes no sense, or the stream has been ended.
         """
-        payload, number, width, height = _picture(data, encoding, width, height)
+        opened = self._supervisor.opened
+        limit = opened.max_frame_bytes if opened is not None else 0
+        picture = as_picture(data, encoding=encoding, width=width, height=height, max_frame_bytes=limit)
         wall_ns, now_ns = time_ns(), self._now_ns()
         captured_ns = now_ns if capture_time_ns is None else now_ns - (wall_ns - capture_time_ns)
-        with self._sendable:
-            if self._failure is not None:
-                raise self._failure
+        with self._lock:
+            if self._waits:
+                self._wait_for_room(timeout)
+            if self._supervisor.failure is not None:
+                raise self._supervisor.failure
+            number = self._mailbox.next_frame_id() if frame_id is None else frame_id
             frame = OutgoingFrame(
-                frame_id=self._session.next_frame_id() if frame_id is None else frame_id,
-                captured_ns=captured_ns,
-                capture_time_ns=wall_ns if capture_time_ns is None else capture_time_ns,
-                encoding=number,
-                width=width,
-                height=height,
-                payload=payload,
+                number,
+                captured_ns,
+                wall_ns if capture_time_ns is None else capture_time_ns,
+                picture.encoding,
+                picture.width,
+                picture.height,
+                picture.payload,
             )
-            self._session.offer(frame)
-            self._sendable.notify()
-        return frame.frame_id
+            self._mailbox.offer(frame)
+            for connection in self._connections:
+                connection.wake()
+        return number
 
     def end(self) -> None:
         """Say that no frame follows, without waiting: a loop over the stream then ends with its last outcome."""
-        with self._sendable:
-            self._session.end()
-            self._sendable.notify()
+        with self._lock:
+            self._supervisor.end()
+            self._wake()
 
     def close(self) -> None:
         """End the stream and wait for Closed and for the last callback.
@@ -177,18 +165,18 @@ class FrameStream:
         Raises:
             HeadworksError: the stream broke, or Closed did not come in time.
         """
-        if self._call is None:
+        if self._connector is None:
             return  # never opened
         self.end()
-        if threading.current_thread() is not self._reader:
+        if threading.current_thread() not in self._threads:
             limit_s = self._client.close_timeout_s
             with self._changed:
                 finished = self._changed.wait_for(lambda: self._finished, limit_s)
             if not finished:
-                self._break(StreamBrokenError(self.name, "DEADLINE_EXCEEDED", f"no Closed within {limit_s:g} s of End"))
+                self._cut(StreamBrokenError(self.name, "DEADLINE_EXCEEDED", f"no Closed within {limit_s:g} s of End"))
             self._join()
-        if self._failure is not None:
-            raise self._failure
+        if self._supervisor.failure is not None:
+            raise self._supervisor.failure
 
     def __iter__(self) -> Iterator[Outcome]:
         """Yield the outcomes that have no callback, until the stream has ended.
@@ -196,224 +184,220 @@ class FrameStream:
         Raises:
             HeadworksError: after the last outcome, where the stream broke.
         """
-        self._looping = True
+        self._delivery.looping = True
+        unread = self._delivery.unread
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._unread or self._finished)
-                if not self._unread:
+                self._changed.wait_for(lambda: unread or self._finished)
+                if not unread:
                     break
-                outcome = self._unread.popleft()
+                outcome = unread.popleft()
+                self._room.notify()
             yield outcome
-        if self._failure is not None:
-            raise self._failure
+        if self._supervisor.failure is not None:
+            raise self._supervisor.failure
 
     @property
     def opened(self) -> Opened:
-        """What the server granted."""
-        if self._session.opened is None:
+        """What the server of the last connection granted."""
+        opened = self._supervisor.opened
+        if opened is None:
             raise HeadworksError(f"stream {self.name!r} has not been opened: use it in a `with` statement")
-        return self._session.opened
+        return opened
 
     @property
     def closed(self) -> Closed | None:
-        """The server's last word, once it has come."""
-        return self._session.closed
+        """The last server's last word, once it has come."""
+        return self._supervisor.closed
 
     @property
     def account(self) -> Account:
-        """Where every frame has gone so far."""
-        with self._sendable:
-            return self._session.account()
+        """Where every frame has gone so far, over all connections."""
+        with self._lock:
+            return self._supervisor.account()
 
     # --- the client's watch
 
     def tick(self) -> None:
-        """Look at the clock: wake the writer for a Ping, give up a silent server. Called about twice a second.
+        """Look at the clock: wake writers for a Ping, give up a silent server. Called about twice a second.
 
-        Not the writer's own business, for that may be stuck in a write to the very peer that has died.
+        Not the writers' own business, for they may be stuck in a write to the very peer that has died.
         """
-        with self._sendable:
+        with self._lock:
             now_ns = self._now_ns()
-            dead = self._session.is_dead(now_ns)
-            if self._session.has_due(now_ns):
-                self._sendable.notify()
-            line = self._log.line(now_ns)
-        if line is not None:
-            logger.warning("%s", line)
-        if dead:
-            self._break(
-                StreamBrokenError(
-                    self.name, "UNAVAILABLE", f"nothing heard from {self._client.target} for {DEAD_AFTER_NS / 1e9:g} s"
-                )
-            )
+            dead = [connection for connection in self._connections if connection.session.is_dead(now_ns)]
+            for connection in self._connections:
+                if connection.session.has_due(now_ns):
+                    connection.wake()
+            line = self._delivery.line(now_ns)
+        say(line)
+        for connection in dead:
+            connection.cancel(failures.of_silence(self.name, connection.session))
 
-    # --- gRPC's side
+    def abandon(self) -> None:
+        """The client has been closed: connect no more. Its channels cut the calls."""
+        self._cut(StreamBrokenError(self.name, "CANCELLED", "the client was closed"))
 
-    def next_request(self) -> bytes:
-        """Wait for the next request and return it; StopIteration after End. Called by gRPC's thread only."""
-        with self._sendable:
+    # --- the stream's own threads
+
+    def _start_connector(self) -> None:
+        """Have a new thread open the next connection. Under the lock."""
+        thread = threading.Thread(target=self._run, name=f"headworks-{self.name}", daemon=True)
+        self._connector = thread
+        self._threads.append(thread)
+        thread.start()
+
+    def _run(self) -> None:
+        """Open connections, one after another, and read each to its end."""
+        while (connection := self._connect()) is not None:
+            failure = connection.run()
+            with self._delivering:  # nothing of a newer connection comes between
+                with self._lock:
+                    self._connections.remove(connection)
+                    told = self._supervisor.ended(connection.session, failure, self._now_ns())
+                    self._wake()
+                self._deliver(told)
+        with self._lock:
+            last = self._supervisor.idle and not self._supervisor.finished
+            told = self._supervisor.finish() if last else []
+        if last:
+            self._conclude(told)
+        with self._lock:
+            self._threads.remove(threading.current_thread())
+
+    def _connect(self) -> Connection | None:
+        """Wait until a connection is due and return it; None where none is, or another thread is to open it."""
+        with self._changed:
             while True:
-                request = self._session.poll(self._now_ns())
-                if request is not None:
+                due_ns = self._supervisor.next_connect_ns
+                if due_ns is None or self._connector is not threading.current_thread():
+                    return None
+                delay_ns = due_ns - self._now_ns()
+                if delay_ns <= 0:
                     break
-                if self._session.writing_is_over or self._finished:
-                    raise StopIteration
-                self._sendable.wait()
-        # The copy of the payload happens here, outside the lock.
-        return request if isinstance(request, bytes) else request.to_bytes()
+                self._changed.wait(delay_ns / 1e9)
+            connection = Connection(
+                self._client,
+                name=self.name,
+                session=self._supervisor.connect(self._now_ns()),
+                lock=self._lock,
+                on_message=self._receive,
+                on_frame=self._room.notify if self._waits else _nothing,
+            )
+            self._connections.append(connection)
+            self._changed.notify_all()
+            return connection
 
-    def _read(self) -> None:
-        failure: HeadworksError | None = None
+    def _receive(self, connection: Connection, message: bytes) -> None:
+        told: list[Told] = []
+        supervisor = self._supervisor
         try:
-            for message in self._call:
-                self._receive(message)
-        except grpc.RpcError as error:
-            failure = self._status(error)
-        except ProtocolError as error:
-            failure = error
-        except DecodeError as error:
-            failure = ProtocolError(f"the server sent a message that is no StreamFramesResponse: {error}")
-        finally:
-            self._finish(failure)
-
-    def _receive(self, message: bytes) -> None:
-        told: list[Outcome | Notice] = []
-        try:
-            with self._changed:
+            with self._lock:
                 now_ns = self._now_ns()
                 for event in frame_pb2.StreamFramesResponse.FromString(message).events:
-                    item = self._session.receive(event, now_ns)
-                    if isinstance(item, Opened):
-                        self._changed.notify_all()
-                    elif item is not None and not isinstance(item, Closed):
+                    item = supervisor.receive(connection.session, event, now_ns)
+                    if item is not None:
                         told.append(item)
-                if self._session.has_due(now_ns):
-                    self._sendable.notify()
+                if told and isinstance(told[0], ConnectionOpened):
+                    self._wake()  # a connection that drains may be left now
+                elif connection.session.has_due(now_ns):
+                    connection.wake()
+                if supervisor.next_connect_ns is not None and self._connector is threading.current_thread():
+                    connection.spoil_channel()
+                    self._start_connector()  # the server drains: this thread reads on
         finally:  # what was told before a ProtocolError was told all the same
+            self._deliver(told)
+
+    def _deliver(self, told: Sequence[Told]) -> None:
+        """Hand items to their callbacks, or keep them for the loop and the log."""
+        if not told:
+            return
+        with self._delivering:
             for item in told:
-                self._deliver(item)
+                callback = self._delivery.callback(item)
+                if callback is None:
+                    with self._changed:
+                        line = self._delivery.keep(item, self._now_ns())
+                        self._changed.notify_all()
+                        if self._delivery.is_stuck:
+                            self._room.notify_all()
+                    say(line)
+                    continue
+                try:
+                    callback(item)
+                except Exception:
+                    self._delivery.failed(item)
 
-    def _deliver(self, item: Outcome | Notice) -> None:
-        """Hand one outcome to its callback, or keep it for the loop and the log."""
-        callback = self._callback(item)
-        if callback is not None:
-            try:
-                callback(item)
-            except Exception:  # a stream outlives the faults of its application
-                logger.exception("stream %r: the callback for %s failed", self.name, type(item).__name__)
-            return
-        assert not isinstance(item, Notice)
-        with self._changed:
-            self._keep(item)
-            line = self._log.line(self._now_ns())
-        if line is not None:
-            logger.warning("%s", line)
-
-    def _callback(self, item: Outcome | Notice) -> Callable[[Any], object] | None:
-        match item:
-            case Result():
-                return self._on_result
-            case Dropped():
-                return self._on_drop
-            case FrameError():
-                return self._on_error
-            case Notice():
-                return self._on_notice or self._log_notice
-
-    def _keep(self, item: Outcome) -> None:
-        if len(self._unread) == UNREAD_OUTCOMES:
-            self._unread.popleft()
-            self._log.add_unread()
-        self._unread.append(item)
-        self._changed.notify_all()
-        if self._looping:
-            return
-        if isinstance(item, Dropped):
-            self._log.add_drop(item)
-        elif isinstance(item, FrameError):
-            self._log.add_error(item)
-
-    def _log_notice(self, notice: Notice) -> None:
-        logger.warning("stream %r: the server says %s: %s", self.name, notice.kind, notice.detail)
-
-    def _status(self, error: grpc.RpcError) -> HeadworksError:
-        """Say what a gRPC status means at this point of the stream's life."""
-        code, detail = error.code(), error.details() or "no reason was given"
-        if self._session.opened is not None:
-            return StreamBrokenError(self.name, code.name, detail, self._session.closed)
-        if code is grpc.StatusCode.UNAVAILABLE:
-            return ConnectionFailedError(self._client.target, detail)
-        return StreamRefusedError(self._client.target, code.name, detail)
-
-    def _finish(self, failure: HeadworksError | None) -> None:
-        """The call is over: settle why, wake everybody."""
-        if isinstance(failure, ProtocolError):
-            self._call.cancel()
-        if failure is None and self._session.closed is None:
-            detail = "the server ended the call without Closed"
-            failure = (
-                StreamBrokenError(self.name, "OK", detail)
-                if self._session.opened is not None
-                else StreamRefusedError(self._client.target, "OK", detail)
-            )
+    def _conclude(self, told: Sequence[Told]) -> None:
+        """The stream is over: tell what is left, wake everybody."""
+        self._deliver(told)
         self._client.unwatch(self)
         with self._changed:
-            if self._failure is None:
-                self._failure = failure
-            self._session.disconnect()
             self._finished = True
-            self._sendable.notify_all()
-            self._changed.notify_all()
-            line = self._log.line(self._now_ns(), last=True)
-        if line is not None:
-            logger.warning("%s", line)
+            self._wake()
+            line = self._delivery.line(self._now_ns(), last=True)
+        say(line)
 
-    def _break(self, failure: HeadworksError) -> None:
-        """Give the stream up; the reader then finishes it."""
-        with self._changed:
-            if self._failure is None and not self._finished:
-                self._failure = failure
-        self._call.cancel()
+    def _cut(self, failure: HeadworksError) -> None:
+        """Give the stream up; its threads then finish it."""
+        with self._lock:
+            self._supervisor.cut(failure)
+            connections = list(self._connections)
+            self._wake()
+        for connection in connections:
+            connection.cancel(failure)
+
+    def _await_opened(self) -> None:
+        """Wait for the first grant or the end of trying; each attempt has the client's time limit."""
+        supervisor, limit_s = self._supervisor, self._client.open_timeout_s
+        while True:
+            with self._changed:
+                attempt = supervisor.attempts
+                settled = self._changed.wait_for(
+                    lambda: supervisor.opened is not None or self._finished or supervisor.attempts != attempt,  # noqa: B023
+                    limit_s,
+                )
+                if supervisor.opened is not None or self._finished:
+                    return
+                connections = [] if settled else list(self._connections)
+            for connection in connections:
+                connection.cancel(
+                    ConnectionFailedError(connection.session.target, f"no answer to Open in {limit_s:g} s")
+                )
+
+    def _wait_for_room(self, timeout: float | None) -> None:
+        """Wait until the mailbox takes a frame. Under the lock, which is given up meanwhile."""
+        mailbox, delivery = self._mailbox, self._delivery
+
+        def is_settled() -> bool:
+            if self._supervisor.failure is not None or self._finished or mailbox.ended:
+                return True
+            return delivery.is_stuck or (mailbox.has_room and not delivery.is_full)
+
+        if not is_settled() and threading.current_thread() in self._threads:
+            raise HeadworksError(
+                f"stream {self.name!r}: send would wait for ever in a callback, which holds up the stream"
+            )
+        if not self._room.wait_for(is_settled, timeout):
+            raise TimeoutError(f"stream {self.name!r}: no room for another frame within {timeout:g} s")
+        if self._supervisor.failure is None:
+            delivery.check_stuck()
+
+    def _wake(self) -> None:
+        """Something has changed that anybody may wait for. Under the lock."""
+        for connection in self._connections:
+            connection.wake()
+        self._changed.notify_all()
+        self._room.notify_all()
 
     def _join(self) -> None:
-        if threading.current_thread() is not self._reader:
-            self._reader.join()
+        """Wait until no thread of the stream is left; not in a callback, which is run by one of them."""
+        while self._threads and threading.current_thread() not in self._threads:
+            with self._lock:
+                threads = list(self._threads)
+            for thread in threads:
+                thread.join()
 
 
-class _Requests:
-    """What gRPC iterates over. Apart from FrameStream, whose own iteration yields outcomes."""
-
-    def __init__(self, stream: FrameStream) -> None:
-        self._stream = stream
-
-    def __iter__(self) -> _Requests:
-        return self
-
-    def __next__(self) -> bytes:
-        return self._stream.next_request()
-
-
-def _picture(data: Any, encoding: str, width: int, height: int) -> tuple[bytes, int, int, int]:
-    """Return (payload, number of the encoding, width, height), the payload in memory that nobody else writes to."""
-    if isinstance(data, bytes):
-        payload = data
-    else:
-        view = memoryview(data)
-        if view.ndim == 3:
-            if view.format != "B" or view.shape is None or view.shape[2] != 3:
-                raise ValueError(
-                    f"array of format {view.format!r}, shape {view.shape}: expected uint8 [height, width, 3]"
-                )
-            encoding, (height, width, _) = "bgr24", view.shape
-        # A camera reuses its buffer: what is sent later must be what was given now.
-        payload = view.tobytes()
-    number = codec.ENCODINGS.get(encoding)
-    if number is None:
-        raise ValueError(f"encoding {encoding!r}: expected one of {', '.join(codec.ENCODINGS)}")
-    if encoding == "bgr24" and len(payload) != width * height * 3:
-        raise ValueError(
-            f"{width}x{height} bgr24: expected {width * height * 3:,} bytes, width x height x 3; got {len(payload):,}"
-        )
-    if len(payload) > MAX_FRAME_BYTES:
-        raise ValueError(f"frame of {len(payload):,} bytes: at most {MAX_FRAME_BYTES:,} fit into a message")
-    return payload, number, width, height
+def _nothing() -> None:
+    pass
