@@ -37,8 +37,11 @@ BENCHMARKS = {
     "wire_result": ("wire", "result"),
     "pixels": ("pixels", "run"),
     "nms": ("nms", "run"),
+    "decode": ("decode", "run"),
     "decode_worst": ("decode_worst", "run"),
     "client_send": ("client_send", "run"),
+    "reconnect": ("reconnect", "run"),
+    "load_self": ("load_self", "run"),
 }
 CHILD = """
 import importlib, inspect, json, sys

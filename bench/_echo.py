@@ -59,7 +59,7 @@ async def serve(ready_file: Path, *, detections: int) -> None:
         while await context.read() is not grpc.aio.EOF:
             await context.write(reply)
 
-    server = grpc.aio.server(options=server_options(MAX_FRAME_BYTES))
+    server = grpc.aio.server(options=server_options(max_frame_bytes=MAX_FRAME_BYTES, max_streams=1024))
     method = grpc.stream_stream_rpc_method_handler(stream)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(FRAME_SERVICE, {"StreamFrames": method}),))
     port = server.add_insecure_port(f"{HOST}:0")

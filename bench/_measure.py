@@ -86,6 +86,12 @@ class ServerProcess:
             self._process.kill()
             self._process.wait()
 
+    def kill(self) -> None:
+        """End it at once."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
 
 def headworks(*arguments: str, environment: Mapping[str, str] | None = None) -> ServerProcess:
     """Our server, on a free port and without metrics, so that nothing else takes part."""

@@ -1,0 +1,1 @@
+"""The commands that the client brings: `headworks stream` and `headworks load`."""
