@@ -11,16 +11,13 @@ import math
 from dataclasses import dataclass
 
 import torch
-from network import CELL, GRID_HEIGHT, GRID_WIDTH, SLOTS
+from detectors import CELL, Grid, Plan
 from torch import Tensor
 from torch.nn import functional
 
 CHOSEN = 3
 OVERLAP_POWER, SCORE_POWER = 4.0, 0.5
 BOX_WEIGHT = 2.0
-# There is one ball among some fifteen players, and the overlap of a box of two pixels is a poor judge.
-KIND_WEIGHTS = (1.0, 1.5, 5.0)
-LEAST_TARGETS = (0.3, 0.3, 1.0)
 
 
 @dataclass(frozen=True)
@@ -34,15 +31,15 @@ class Assignment:
     target: Tensor
 
 
-def loss(boxes: Tensor, logits: Tensor, objects: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the box and the class loss of boxes (B, N, 4) and logits (B, N, 3)."""
-    picks = assign(boxes.detach(), logits.detach(), objects)
+def loss(boxes: Tensor, logits: Tensor, objects: Tensor, plan: Plan, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Return the box and the class loss of boxes (B, N, 4) and logits (B, N, classes)."""
+    picks = assign(boxes.detach(), logits.detach(), objects, plan, grid)
     targets = torch.zeros_like(logits)
     targets[picks.row, picks.predictor, picks.kind] = picks.target
     total = picks.target.sum().clamp(min=1.0)
     # Quality focal weighting: an easy empty cell costs almost nothing.
     weight = (targets - logits.detach().sigmoid()).abs().pow(1.5) + 0.05 * targets
-    importance = torch.tensor(KIND_WEIGHTS)
+    importance = torch.tensor(plan.kind_weights)
     score_losses = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     score_loss = (score_losses * weight * importance).sum()
     chosen = boxes[picks.row, picks.predictor]
@@ -50,9 +47,9 @@ def loss(boxes: Tensor, logits: Tensor, objects: Tensor) -> tuple[Tensor, Tensor
     return BOX_WEIGHT * box_loss / total, 2 * score_loss / total
 
 
-def assign(boxes: Tensor, logits: Tensor, objects: Tensor) -> Assignment:
+def assign(boxes: Tensor, logits: Tensor, objects: Tensor, plan: Plan, grid: Grid) -> Assignment:
     """Choose predictors for `objects` (B, G, 5)."""
-    near, valid, closeness = neighbours(objects)
+    near, valid, closeness = neighbours(objects, grid)
     rows = torch.arange(len(boxes))[:, None, None]
     kinds = objects[..., 0].long().clamp(min=0)
     truth = objects[:, :, None, 1:]
@@ -69,24 +66,24 @@ def assign(boxes: Tensor, logits: Tensor, objects: Tensor) -> Assignment:
     kept = best > 0
     # The object's best pick aims at its overlap, the others at a proportion of that.
     quality = (overlap.gather(-1, order) * kept).amax(-1, keepdim=True)
-    quality = torch.maximum(quality, torch.tensor(LEAST_TARGETS)[kinds][..., None]).clamp(max=1)
+    quality = torch.maximum(quality, torch.tensor(plan.least_targets)[kinds][..., None]).clamp(max=1)
     target = best / best.amax(-1, keepdim=True).clamp(min=1e-12) * quality
     return Assignment(row[kept], chosen[kept], kinds[..., None].expand_as(chosen)[kept],
                       truth.expand(*chosen.shape, 4)[kept], target[kept])  # fmt: skip
 
 
-def neighbours(objects: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def neighbours(objects: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
     """Return the nine predictors about each centre, (B, G, 9), which exist, and their closeness (0..1)."""
-    columns, rows = GRID_WIDTH * SLOTS, GRID_HEIGHT
+    columns, rows = grid.width * grid.slots, grid.height
     step = torch.tensor([-1, 0, 1])
-    column = (objects[..., 1, None] / (CELL / SLOTS)).floor().long() + step.repeat(3)
+    column = (objects[..., 1, None] / (CELL / grid.slots)).floor().long() + step.repeat(3)
     row = (objects[..., 2, None] / CELL).floor().long() + step.repeat_interleave(3)
     valid = (column >= 0) & (column < columns) & (row >= 0) & (row < rows) & (objects[..., :1] >= 0)
-    across = objects[..., 1, None] / (CELL / SLOTS) - column - 0.5
+    across = objects[..., 1, None] / (CELL / grid.slots) - column - 0.5
     along = objects[..., 2, None] / CELL - row - 0.5
     closeness = torch.exp(-across.square() - along.square())
     column, row = column.clamp(0, columns - 1), row.clamp(0, rows - 1)
-    predictor = (column % SLOTS) * GRID_HEIGHT * GRID_WIDTH + row * GRID_WIDTH + column // SLOTS
+    predictor = (column % grid.slots) * rows * grid.width + row * grid.width + column // grid.slots
     return predictor, valid, closeness
 
 

@@ -32,11 +32,15 @@ NOISE_TILE = (1400, 2400)
 
 @dataclass(frozen=True)
 class Truth:
-    """One object: `box` is x1, y1, x2, y2, half-open pixels; `visible` the share in sight."""
+    """One object: `box` is x1, y1, x2, y2, half-open pixels; `visible` the share in sight; `shirt` a kit's name.
+
+    The ball's `shirt` is empty.
+    """
 
     kind: int
     box: tuple[int, int, int, int]
     visible: float
+    shirt: str
 
 
 class Stadium:
@@ -147,7 +151,7 @@ def _paint_objects(
     ball_depth = camera.project(play.ball_place(time))[2]
     queue.append((ball_depth - 0.05, None))
     owners = np.zeros(picture.shape[:2], np.uint8)
-    drawn: list[tuple[int, Sprite]] = []
+    drawn: list[tuple[int, str, Sprite]] = []
     for _, person in sorted(queue, key=lambda entry: -entry[0]):
         kind, sprite, motion = (
             _film_ball(play, camera, later, time, exposure) if person is None
@@ -155,8 +159,8 @@ def _paint_objects(
         )  # fmt: skip
         if sprite is not None and _blend(picture, smeared(sprite, motion)):
             _claim(owners, sprite, len(drawn) + 1)
-            drawn.append((kind, sprite))
-    truths = [_truth(owners, kind, sprite, index + 1) for index, (kind, sprite) in enumerate(drawn)]
+            drawn.append((kind, person.kit.name if person else "", sprite))
+    truths = [_truth(owners, number, *facts) for number, facts in enumerate(drawn, 1)]
     return [truth for truth in truths if truth is not None]
 
 
@@ -218,7 +222,7 @@ def _claim(owners: np.ndarray, sprite: Sprite, number: int) -> None:
         owners[rows, columns][sprite.image[own_rows, own_columns, 3] >= 128] = number
 
 
-def _truth(owners: np.ndarray, kind: int, sprite: Sprite, number: int) -> Truth | None:
+def _truth(owners: np.ndarray, number: int, kind: int, shirt: str, sprite: Sprite) -> Truth | None:
     """Return the object's clipped box, or None where the rules of this file give it none."""
     body = sprite.image[..., 3] >= 128
     ys, xs = np.flatnonzero(body.any(1)), np.flatnonzero(body.any(0))
@@ -239,7 +243,7 @@ def _truth(owners: np.ndarray, kind: int, sprite: Sprite, number: int) -> Truth 
     visible = float((owners[rows, columns][cover] == number).mean()) if cover.any() else 0.0
     if inside < INSIDE_SHARE or visible < VISIBLE_SHARE:
         return None
-    return Truth(kind, box, round(visible, 3))
+    return Truth(kind, box, round(visible, 3), shirt)
 
 
 def write_clip(output: Path, seed: int, scene: int, *, frames: int, width: int, height: int, quality: int) -> None:
@@ -258,7 +262,10 @@ def write_clip(output: Path, seed: int, scene: int, *, frames: int, width: int, 
             cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
         ]
         cv2.imwrite(str(output / name), picture, settings)
-        objects = [{"class": t.kind, "box": list(t.box), "visible": t.visible} for t in truths]
+        objects = [
+            {"class": t.kind, "box": list(t.box), "visible": t.visible} | ({"shirt": t.shirt} if t.shirt else {})
+            for t in truths
+        ]
         entries.append({"file": name, "objects": objects})
     record = {
         "seed": seed,

@@ -20,10 +20,13 @@ BALL_DIAMETER = 0.22
 
 Colour = tuple[int, int, int]  # blue, green, red
 
-TEAM_COLOURS: tuple[Colour, ...] = (
-    (40, 40, 200), (190, 60, 30), (235, 235, 235), (225, 170, 90), (30, 120, 235), (120, 30, 110),
-    (60, 130, 20), (50, 30, 120), (170, 90, 200), (160, 150, 20), (135, 50, 20), (200, 215, 130),
-)  # fmt: skip
+# Shirts by name: two teams that meet never wear the same one, nor two that are hard to tell apart.
+TEAM_COLOURS: dict[str, Colour] = {
+    "red": (40, 40, 200), "blue": (190, 60, 30), "white": (235, 235, 235), "sky": (225, 170, 90),
+    "orange": (30, 120, 235), "purple": (120, 30, 110), "green": (60, 130, 20), "maroon": (50, 30, 120),
+    "pink": (170, 90, 200), "teal": (160, 150, 20), "navy": (135, 50, 20), "aqua": (200, 215, 130),
+}  # fmt: skip
+GOALKEEPER_SHIRT, REFEREE_SHIRT = "goalkeeper", "referee"
 KEEPER_COLOURS: tuple[Colour, ...] = ((90, 210, 90), (20, 140, 250), (200, 90, 200), (150, 150, 150), (220, 200, 60))
 # No team wears these, so that a referee can be told from the picture alone.
 REFEREE_COLOURS: tuple[Colour, ...] = ((28, 26, 26), (40, 235, 235))
@@ -35,8 +38,9 @@ PATTERNS = ("plain", "plain", "plain", "stripes", "hoops", "sleeves")
 
 @dataclass(frozen=True)
 class Kit:
-    """What a team wears; `second` is the colour of stripes, hoops or sleeves."""
+    """What a team wears; `name` tells the shirt, `second` is the colour of stripes, hoops or sleeves."""
 
+    name: str
     shirt: Colour
     second: Colour
     shorts: Colour
@@ -155,9 +159,10 @@ def make_match(seed: int) -> Match:
     """Return the match of `seed`."""
     rng = np.random.default_rng([seed, 1])
     kits = _kits(rng)
-    keepers = tuple(_plain_kit(KEEPER_COLOURS[i]) for i in rng.choice(len(KEEPER_COLOURS), 2, replace=False))
+    chosen = rng.choice(len(KEEPER_COLOURS), 2, replace=False)
+    keepers = tuple(_plain_kit(GOALKEEPER_SHIRT, KEEPER_COLOURS[i]) for i in chosen)
     shirt = REFEREE_COLOURS[int(rng.integers(len(REFEREE_COLOURS)))]
-    referee = Kit(shirt, shirt, BLACK, BLACK, "plain")
+    referee = Kit(REFEREE_SHIRT, shirt, shirt, BLACK, BLACK, "plain")
     eye = (PITCH_LENGTH / 2 + rng.normal(0, 4), rng.uniform(-34, -24), rng.uniform(12, 22))
     return Match(seed, kits, (keepers[0], keepers[1]), referee, _light(rng), eye)
 
@@ -185,22 +190,23 @@ def make_play(match: Match, number: int) -> Play:
 def _kits(rng: np.random.Generator) -> tuple[Kit, Kit]:
     """Return two kits whose shirts differ clearly."""
     while True:
-        first, second = (TEAM_COLOURS[i] for i in rng.choice(len(TEAM_COLOURS), 2, replace=False))
-        if sum(abs(a - b) for a, b in zip(first, second, strict=True)) > 150:
+        first, second = (list(TEAM_COLOURS)[i] for i in rng.choice(len(TEAM_COLOURS), 2, replace=False))
+        if sum(abs(a - b) for a, b in zip(TEAM_COLOURS[first], TEAM_COLOURS[second], strict=True)) > 150:
             return _team_kit(first, rng), _team_kit(second, rng)
 
 
-def _team_kit(shirt: Colour, rng: np.random.Generator) -> Kit:
+def _team_kit(name: str, rng: np.random.Generator) -> Kit:
+    shirt = TEAM_COLOURS[name]
     white: Colour = (235, 235, 235)
     dark: Colour = tuple(int(c * 0.5) for c in shirt)  # type: ignore[assignment]
     options = [white, dark, shirt]
     second = white if sum(shirt) < 500 else dark
     pattern = PATTERNS[int(rng.integers(len(PATTERNS)))]
-    return Kit(shirt, second, options[int(rng.integers(3))], options[int(rng.integers(3))], pattern)
+    return Kit(name, shirt, second, options[int(rng.integers(3))], options[int(rng.integers(3))], pattern)
 
 
-def _plain_kit(colour: Colour) -> Kit:
-    return Kit(colour, colour, colour, colour, "plain")
+def _plain_kit(name: str, colour: Colour) -> Kit:
+    return Kit(name, colour, colour, colour, colour, "plain")
 
 
 def _light(rng: np.random.Generator) -> Light:

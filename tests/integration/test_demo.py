@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from headworks_server.demo import child
 from headworks_server.demo.command import demo
+from headworks_server.demo.teams import load_crops
 
 FAKE_SERVE = Path(__file__).resolve().parent.parent / "support" / "fake_serve.py"
 
@@ -34,11 +35,11 @@ class Demo:
 
     def __init__(self, tmp_path: Path, clip: Path) -> None:
         self.out = tmp_path / "out"
-        self._models = tmp_path
+        self.models = tmp_path
         self._clip = clip
 
     def run(self, behaviour: str, *more: str) -> Result:
-        models = self._models / behaviour
+        models = self.models / behaviour
         models.mkdir(exist_ok=True)
         arguments = ["--cameras", "2", "--seconds", "0.5", "--out", str(self.out), "--clip", str(self._clip)]
         return CliRunner().invoke(demo, [*arguments, "--model-dir", str(models), *more])
@@ -84,6 +85,45 @@ def test_video_shows_the_first_cameras_frames(football: Demo) -> None:
     assert (video.get(cv2.CAP_PROP_FRAME_WIDTH), video.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (960, 540)
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == football.summary()["cameras"][0]["results"]
     video.release()
+
+
+def test_first_cameras_players_are_told_by_team(football: Demo) -> None:
+    """A folder with `players` and `teams`: each of the clip's five pictures is asked about once, after the cameras."""
+    for name in ("players", "teams"):
+        (football.models / "teams" / name).mkdir(parents=True)
+    result = football.run("teams")
+    assert result.exit_code == 0, result.output
+    teams = football.summary()["teams"]
+    assert teams == {"sent": 5, "results": 5, "players": {"red": 5}}
+    assert "teams of camera 1: 5 players in 5 pictures: 5 red" in result.output
+
+
+def test_teams_model_is_shown_the_players_of_the_clip(football: Demo, clip: Path) -> None:
+    """Frames are crops by the clip's ground truth; the video shows each beside its class."""
+    boxes = [{"class": 0, "box": [10, 20, 50, 100]}, {"class": 1, "box": [700, 300, 730, 380]}]
+    ball = {"class": 2, "box": [600, 300, 612, 312]}
+    frames = [{"file": f"{number:04}.jpg", "objects": [*boxes, ball]} for number in range(5)]
+    (clip / "ground_truth.json").write_text(json.dumps({"classes": ["player", "referee", "ball"], "frames": frames}))
+    assert [cv2.imdecode(np.frombuffer(crop, np.uint8), 1).shape for crop in load_crops(clip)] == [
+        (80, 40, 3),
+        (80, 30, 3),
+    ] * 5
+    (football.models / "teams" / "teams").mkdir(parents=True)
+    result = football.run("teams", "--model", "teams")
+    assert result.exit_code == 0, result.output
+    total = football.summary()["total"]
+    assert total["detections"] == total["results"] > 0
+    assert football.summary()["teams"] is None
+    video = cv2.VideoCapture(str(football.out / "annotated.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == football.summary()["cameras"][0]["results"]
+    video.release()
+
+
+def test_teams_model_needs_to_know_where_the_players_are(football: Demo) -> None:
+    """A clip without ground truth is named."""
+    result = football.run("teams", "--model", "teams")
+    assert result.exit_code == 2
+    assert "ground_truth.json: no such file; teams is shown players, whose boxes it holds" in result.output
 
 
 def test_missing_result_fails_the_demo(football: Demo) -> None:

@@ -7,15 +7,16 @@ import math
 
 from rich.console import Console
 
+from headworks.load.summary import percentile, spread_ms
 from headworks_server.demo.cameras import Camera, make_cameras
-from headworks_server.demo.summary import batch_sizes, percentile, spread_ms
+from headworks_server.demo.summary import batch_sizes
 from headworks_server.demo.table import Rate, plain_line, view
 
 CLIP = [b"0", b"1", b"2", b"3", b"4", b"5"]
 
 
 def busy_camera() -> Camera:
-    camera = Camera(0, CLIP, offset=0, keep_boxes=False)
+    camera = Camera(0, CLIP, offset=0, keep_results=False)
     camera.offered, camera.results, camera.detections, camera.errors = 40, 30, 90, 2
     camera.ages_ms.extend([8.0, 9.0, 42.4])
     camera.executed_ms.extend([2.5])

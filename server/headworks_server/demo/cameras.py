@@ -15,8 +15,10 @@ from pathlib import Path
 import headworks
 from headworks_server.errors import ConfigError
 
-KEPT_BOXES = 1800
-"""Frames of one camera whose boxes are kept for the video: a minute at 30 fps."""
+KEPT_FRAMES = 1800
+"""Frames of one camera whose results are kept for the video: a minute at 30 fps."""
+Boxes = tuple[headworks.Detection, ...]
+Classes = tuple[headworks.Classification, ...]
 
 
 def load_clip(folder: Path) -> list[bytes]:
@@ -40,16 +42,17 @@ class Camera:
     shows. Callbacks run on the stream's reader thread; others only read.
     """
 
-    def __init__(self, number: int, clip: list[bytes], *, offset: int, keep_boxes: bool) -> None:
+    def __init__(self, number: int, clip: list[bytes], *, offset: int, keep_results: bool) -> None:
         self.name = f"camera {number + 1}"
         self._clip = clip
         self._offset = offset
-        self._keep_boxes = keep_boxes
+        self._keep_results = keep_results
         self.stream: headworks.FrameStream | None = None
         self.failure: str | None = None
         self.offered = 0
         self.results = 0
         self.errors = 0
+        # Boxes; of a classifier, frames that were told a class.
         self.detections = 0
         self.drops: Counter[str] = Counter()
         self.ages_ms = array("d")
@@ -58,7 +61,8 @@ class Camera:
         self.waited_ms = array("d")
         # A batch of b frames is seen b times, by whichever cameras: each sighting counts 1/b.
         self.batches: Counter[int] = Counter()
-        self.boxes: dict[int, tuple[headworks.Detection, ...]] = {}
+        self.boxes: dict[int, Boxes] = {}
+        self.classes: dict[int, Classes] = {}
 
     def open(self, client: headworks.Client, model: str | None) -> None:
         """Open the stream; raises HeadworksError."""
@@ -97,14 +101,16 @@ class Camera:
 
     def _on_result(self, result: headworks.Result) -> None:
         self.results += 1
-        self.detections += len(result.detections)
+        self.detections += len(result.detections) or bool(result.classifications)
         self.ages_ms.append(result.age_s * 1e3)
         self.round_trips_ms.append(result.round_trip_s * 1e3)
         self.executed_ms.append(result.timings.executed_us / 1e3)
         self.waited_ms.append(result.timings.waited_us / 1e3)
         self.batches[result.batch_size] += 1
-        if self._keep_boxes and result.frame_id <= KEPT_BOXES:
+        if self._keep_results and result.frame_id <= KEPT_FRAMES:
             self.boxes[result.frame_id] = result.detections
+            if result.classifications:
+                self.classes[result.frame_id] = result.classifications
 
     def _on_drop(self, dropped: headworks.Dropped) -> None:
         for drop in dropped.counts:
@@ -115,8 +121,10 @@ class Camera:
 
 
 def make_cameras(count: int, clip: list[bytes]) -> list[Camera]:
-    """Return cameras spread evenly over the clip; the first one keeps its boxes for the video."""
-    return [Camera(number, clip, offset=number * len(clip) // count, keep_boxes=number == 0) for number in range(count)]
+    """Return cameras spread evenly over the clip; the first one keeps its results for the video."""
+    return [
+        Camera(number, clip, offset=number * len(clip) // count, keep_results=number == 0) for number in range(count)
+    ]
 
 
 class Pacer:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,10 +22,13 @@ from headworks_server.demo.cameras import Camera, Pacer, load_clip, make_cameras
 from headworks_server.demo.child import ServerProcess, check_port
 from headworks_server.demo.summary import Run, problems, summarise
 from headworks_server.demo.table import show_until_done
+from headworks_server.demo.teams import PEOPLE, TEAMS, Teams, load_crops, tell_teams
 from headworks_server.demo.video import write_video
 from headworks_server.errors import ConfigError, ServerError
 
 EXAMPLE = Path("examples/football")
+PLAYERS = "players"
+"""The model that is run where the folder holds it and no other was asked for."""
 
 
 @click.command(epilog="Example: headworks demo --cameras 4 --seconds 10")
@@ -35,7 +39,9 @@ EXAMPLE = Path("examples/football")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("demo-out"), show_default=True, help="Output folder."
 )
-@click.option("--model", default=None, help="Model to run, where the folder holds several.")
+@click.option(
+    "--model", default=None, help="Model to run: players (the default), ball, or teams, which is shown players' crops."
+)
 @click.option(
     "--model-dir",
     type=click.Path(path_type=Path),
@@ -56,7 +62,9 @@ def demo(
     """Stream football cameras to a server and account for every frame.
 
     Starts a server on this machine, streams the example clip to it as real-time cameras, shows what happens, and
-    writes summary.json, annotated.mp4 and server.log. The exit code is 0 only if every frame is accounted for.
+    writes summary.json, annotated.mp4 and server.log. Where players were looked for and there is a teams model, it is
+    asked about the first camera's players afterwards, and the video shows each in the colour of their shirt. The exit
+    code is 0 only if every frame is accounted for.
     """
     try:
         check_port(port)
@@ -64,11 +72,15 @@ def demo(
             raise ConfigError(
                 f"{model_dir}: no such folder; run this in the clone of the repository, or give --model-dir FOLDER"
             )
-        made = make_cameras(cameras, load_clip(clip))
+        if model is None and (model_dir / PLAYERS).is_dir():
+            model = PLAYERS
+        made = make_cameras(cameras, load_crops(clip) if model == TEAMS else load_clip(clip))
         out.mkdir(parents=True, exist_ok=True)
         click.echo(f"starting a server with the models of {model_dir} ...")
         with _sigterm_leaves(), ServerProcess(model_dir, port=port, log_path=out / "server.log") as server:
             run = _stream(made, server, model=model, fps=fps, seconds=seconds)
+            if (model_dir / TEAMS).is_dir():
+                run = replace(run, teams=_tell_teams(server, made[0]))
     except headworks.HeadworksError as error:
         _fail(error, code=1)
     except (ConfigError, OSError) as error:
@@ -77,8 +89,8 @@ def demo(
         _fail(error, code=1)
     summary = summarise(made, run)
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    found = problems(made)
-    _write_video(out / "annotated.mp4", made[0], fps)
+    found = problems(made, run.teams)
+    _write_video(out / "annotated.mp4", made[0], fps, run.teams)
     _tell(summary, out)
     _tell_next_steps(model_dir)
     for problem in found:
@@ -127,20 +139,31 @@ def _stream(cameras: list[Camera], server: ServerProcess, *, model: str | None, 
     return Run(passed_s, served.name, served.backend, server_cpu_s, client_cpu_s)
 
 
+def _tell_teams(server: ServerProcess, camera: Camera) -> Teams | None:
+    """Ask about the camera's players, where its model found any."""
+    if not any(box.label in PEOPLE for boxes in camera.boxes.values() for box in boxes):
+        return None
+    with headworks.Client(server.target) as client:
+        teams = tell_teams(client, camera)
+    seen = ", ".join(f"{count} {label}" for label, count in teams.seen.most_common())
+    click.echo(f"{TEAMS} of {camera.name}: {teams.results} players in {len(teams.labels)} pictures: {seen}")
+    return teams
+
+
 def _served(camera: Camera) -> headworks.ModelInfo:
     assert camera.stream is not None
     return camera.stream.opened.models[0]
 
 
-def _write_video(path: Path, camera: Camera, fps: float) -> None:
+def _write_video(path: Path, camera: Camera, fps: float, teams: Teams | None) -> None:
     """Draw the video; a machine without the codec still gets its summary."""
     path.unlink(missing_ok=True)
     try:
-        frames = write_video(path, camera, fps=fps)
+        frames = write_video(path, camera, fps=fps, teams=teams)
     except OSError as error:
         click.echo(f"no video: {error}")
     else:
-        click.echo(f"{path}: {frames} frames of {camera.name} with their boxes")
+        click.echo(f"{path}: {frames} frames of {camera.name} with what came back for them")
 
 
 def _tell(summary: dict[str, Any], out: Path) -> None:

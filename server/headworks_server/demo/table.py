@@ -13,8 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from headworks.load.summary import percentile
 from headworks_server.demo.cameras import Camera, Pacer
-from headworks_server.demo.summary import batch_sizes, percentile
+from headworks_server.demo.summary import batch_sizes
 
 REFRESH_S = 0.5
 PLAIN_S = 1.0
