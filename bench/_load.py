@@ -35,7 +35,6 @@ OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.use_local_subchannel_pool", 1),  # a channel is a connection of its own
 ]
-OPEN = pb.StreamFramesRequest(open=pb.Open()).SerializeToString()
 OPENED, RESULT, DROPPED, FRAME_ERROR, CREDIT, CLOSED = 1, 2, 3, 4, 5, 8
 
 
@@ -51,6 +50,7 @@ class Load:
             with one on the way the server never has a newer frame to drop it for.
         frame_bytes: size of each frame, which then holds no picture; or
         clip: a folder of JPEG files, relative to the repository, which the cameras repeat from different places.
+        model: what runs them; may be left out where the server has one.
         warm_s: before the measurement.
         seconds: of the measurement.
     """
@@ -61,6 +61,7 @@ class Load:
     outstanding: int = 1
     frame_bytes: int = 0
     clip: str = ""
+    model: str = ""
     warm_s: float = 0.7
     seconds: float = 3.0
 
@@ -86,6 +87,8 @@ class Camera:
         self._payloads = payloads
         self._answers = answers
         self._ages = ages
+        models = [pb.ModelSelector(name=load.model)] if load.model else []
+        self._open = pb.StreamFramesRequest(open=pb.Open(models=models)).SerializeToString()
         self._closed_loop = not load.fps
         self._outstanding = load.outstanding or 1 << 30
         self._offered: deque[float] = deque(maxlen=load.outstanding if self._closed_loop else 1)
@@ -99,7 +102,7 @@ class Camera:
 
     async def open(self) -> None:
         """Open the stream; returns when the server has said Opened."""
-        await self._call.write(OPEN)
+        await self._call.write(self._open)
         opened = pb.StreamFramesResponse.FromString(await self._call.read())
         self._allowed = opened.events[0].opened.frames_allowed
         self._reader = asyncio.create_task(self._read())

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from itertools import cycle
-from pathlib import Path
 
 import numpy as np
 
@@ -26,7 +25,7 @@ from headworks_server.media.geometry import Geometry
 from headworks_server.media.heads import make_heads
 from headworks_server.media.image import Encoding
 from headworks_server.media.prepare import Preparer
-from headworks_server.models import load_models
+from headworks_server.models import load_model
 from headworks_server.runtime.allocator import raise_malloc_thresholds
 
 WARM_S = 0.5
@@ -63,9 +62,8 @@ class Worker:
         return place
 
 
-def measure(models: Path, clip: list[bytes], *, batch: int, seconds: float) -> float:
+def measure(spec: ModelSpec, clip: list[bytes], *, batch: int, seconds: float) -> float:
     """CPU microseconds of a frame."""
-    (spec,) = load_models(load_settings(None, {"models": models}))
     engine = OnnxRuntimeEngine(spec)
     workers = [Worker(spec, engine, clip, batch=batch) for _ in range(usable_cores())]
     threads = [threading.Thread(target=worker.run) for worker in workers]
@@ -83,11 +81,12 @@ def measure(models: Path, clip: list[bytes], *, batch: int, seconds: float) -> f
 
 
 def main() -> None:
-    models, clip, seconds, *batches = sys.argv[1:]
+    models, model, clip, seconds, *batches = sys.argv[1:]
     raise_malloc_thresholds()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     frames = [path.read_bytes() for path in sorted((ROOT / clip).glob("*.jpg"))]
-    found = {batch: measure(Path(models), frames, batch=int(batch), seconds=float(seconds)) for batch in batches}
+    spec = load_model(load_settings(None, {"models": models}), model)
+    found = {batch: measure(spec, frames, batch=int(batch), seconds=float(seconds)) for batch in batches}
     print(json.dumps(found))
 
 

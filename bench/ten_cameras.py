@@ -33,7 +33,8 @@ def demo(folder: Path, *, seconds: float) -> dict[str, Any]:
         raise RuntimeError(f"the demo ended with code {done.returncode}:\n{done.stdout[-2000:]}")
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     log = (json.loads(row) for row in (folder / "server.log").read_text().splitlines() if row.startswith("{"))
-    ready = next(entry for entry in log if entry.get("event") == "model_ready")
+    wanted = {"event": "model_ready", "model": summary["model"]}
+    ready = next(entry for entry in log if wanted.items() <= entry.items())
     return summary | {"engine_ms": ready["ms"], "target": ready["target"]}
 
 

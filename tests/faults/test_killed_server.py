@@ -1,4 +1,7 @@
-"""A server that dies: the client library says so, and its own account of the frames still adds up."""
+"""A server that dies: the client library says so, and its own account of the frames still adds up.
+
+How streams go on at the next server is in test_moved_cameras.py.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,19 @@ import pytest
 
 import headworks
 from support.server import Server
+from support.stand_ins import stand_in
 from support.waiting import wait_for
 
-SLOW = {"decoders": 1, "decode_ms": 0, "engine_base_ms": 50, "engine_frame_ms": 0, "max_batch": 1, "target": 1}
+SLOW = stand_in(decoders=1, decode_ms=0, engine_base_ms=50, engine_frame_ms=0, max_batch=1, target=1)
 
 
 def test_the_account_of_a_stream_whose_server_was_killed() -> None:
     """Contract 4: StreamBrokenError; without Closed, received is what was told, and lost is the rest of it."""
     results: list[headworks.Result] = []
     drops: list[headworks.Dropped] = []
-    with Server(backend="sleeping", **{f"sleeping__{name}": value for name, value in SLOW.items()}) as server:
+    with Server(**SLOW) as server:
         with headworks.Client(server.target) as client:
-            stream = client.stream(name="gate", on_result=results.append, on_drop=drops.append)
+            stream = client.stream(name="gate", reconnect=False, on_result=results.append, on_drop=drops.append)
             with pytest.raises(headworks.StreamBrokenError) as caught, stream:  # noqa: PT012 - leaving it raises
                 while len(results) < 3:
                     stream.send(b"picture")
@@ -47,7 +51,9 @@ def test_other_cameras_of_one_client_hear_of_it_too() -> None:
     """Every open stream of the connection breaks, each with its own account."""
     with Server(backend="null") as server:
         with headworks.Client(server.target) as client:
-            streams = [client.stream(name=f"camera {number}", on_result=lambda _: None) for number in range(4)]
+            streams = [
+                client.stream(name=f"camera {number}", reconnect=False, on_result=lambda _: None) for number in range(4)
+            ]
             for stream in streams:
                 stream.__enter__()
                 stream.send(b"picture")

@@ -7,27 +7,41 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from headworks.v1 import frame_pb2 as pb
+from support import laws
 from support.doomed_camera import doomed_camera
+from support.fed_camera import POLICIES, camera_process, hold_to_law
 from support.raw_camera import RawCamera, line_counts, open_request
 from support.server import Server
+from support.stand_ins import stand_in
 from support.torn_camera import TornCamera
 from support.waiting import wait_for
 
 # One frame at a time and half a second each: frames in hand stay in hand while a test does its work.
-SLOW = {"decoders": 1, "decode_ms": 0, "engine_base_ms": 500, "engine_frame_ms": 0, "max_batch": 1, "target": 1}
+SLOW = stand_in(decoders=1, decode_ms=0, engine_base_ms=500, engine_frame_ms=0, max_batch=1, target=1)
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """A slow server; at its end it must have closed every stream it opened, and exit 0."""
-    with Server(backend="sleeping", **{f"sleeping__{name}": value for name, value in SLOW.items()}) as server:
+    with Server(**SLOW) as server:
         yield server
         server.wait_count("stream_close", server.count("stream_open"))
+
+
+@pytest.fixture(scope="module")
+def quick() -> Iterator[Server]:
+    """A quick server; at its end every stream has closed, and the ledgers are what the counters say."""
+    with Server(backend="null") as server:
+        yield server
+        server.wait_count("stream_close", server.count("stream_open"))
+        assert list(laws.whole_server(server.lines, server.metrics())) == []
 
 
 def last_closed(server: Server, number: int) -> dict[str, Any]:
@@ -48,6 +62,7 @@ def hold_to_service(server: Server) -> None:
     with RawCamera(server.target, open_request()) as camera:
         camera.ask_result(b"alive")
         camera.close()
+    server.wait_closed(camera.opened.stream_id)  # so that the next test counts from here
 
 
 def test_killed_with_frames_in_hand(server: Server) -> None:
@@ -62,6 +77,26 @@ def test_killed_with_frames_in_hand(server: Server) -> None:
     assert line["drops"]["CANCELLED"] >= 2
     assert set(line["drops"]) <= {"CANCELLED", "REPLACED_BY_NEWER"}
     hold_to_service(server)
+
+
+def test_killed_under_load(quick: Server, tmp_path: Path) -> None:
+    """SIGKILL while frames and outcomes fly: what the camera had recorded and what the server says agree."""
+    with ExitStack() as stack:
+        cameras = [
+            stack.enter_context(camera_process(quick.target, tmp_path, f"{policy}-{number}", policy=policy))
+            for policy in POLICIES
+            for number in range(2)
+        ]
+        for camera in cameras:
+            camera.wait_running()
+        for camera in cameras:
+            camera.process.send_signal(signal.SIGKILL)
+        for camera in cameras:
+            camera.process.wait()
+            line = hold_to_law(camera.history, quick)
+            assert line["reason"] == "CANCELLED"
+            assert line["results"] >= 5
+    hold_to_service(quick)
 
 
 def test_killed_while_open_and_idle(server: Server) -> None:

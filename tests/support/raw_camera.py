@@ -1,7 +1,7 @@
 """A camera made from bare gRPC stubs: no client library, no credit, no mailbox, any misbehaviour.
 
 Used by the integration and the fault tests. It sends what it is told at once, records every event in order, and can
-stop reading, half-close, cancel, or send bytes that are no message.
+stop reading, half-close, cancel, or send bytes that are no message. `support/laws.py` judges what it has recorded.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from types import TracebackType
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from headworks.v1 import frame_pb2 as pb
+from support import laws
+from support.history import OUTCOMES, History
 from support.server import PATIENCE_S
 
 STREAM_FRAMES = "/headworks.v1.FrameService/StreamFrames"
-OUTCOMES = ("result", "dropped", "frame_error")
 _OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -38,23 +40,36 @@ class RawCamera:
         opening: sends Open at once where it is not None.
         reading: whether to read from the start; see `read`.
         channel: a channel to share with other cameras; its own by default.
+        credentials: for TLS; plaintext by default.
+        history: where to record; one of its own by default.
 
     Attributes:
         events: every event so far, in order.
+        history: what it did and heard.
+        frames_allowed: the credit so far, which it does not keep to.
     """
 
     def __init__(
-        self, target: str, opening: pb.Open | None = None, *, reading: bool = True, channel: grpc.Channel | None = None
+        self,
+        target: str,
+        opening: pb.Open | None = None,
+        *,
+        reading: bool = True,
+        channel: grpc.Channel | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        history: History | None = None,
     ) -> None:
         self.events: list[pb.ServerEvent] = []
+        self.history = history or History()
         self.last_frame_id = 0
+        self.frames_allowed = 0
         self._changed = threading.Condition()
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._may_read = threading.Event()
         self._ended = False
         self._status: tuple[grpc.StatusCode, str] | None = None
         self._own_channel = channel is None
-        self._channel = channel or grpc.insecure_channel(target, options=_OPTIONS)
+        self._channel = channel or open_channel(target, credentials)
         self._call: Any = self._channel.stream_stream(STREAM_FRAMES)(iter(self._requests.get, None))
         if reading:
             self._may_read.set()
@@ -80,7 +95,9 @@ class RawCamera:
 
     def send(self, **message: Any) -> None:
         """Send one message: `open`, `frame`, `ping` or `end`."""
-        self.send_raw(pb.StreamFramesRequest(**message).SerializeToString())
+        request = pb.StreamFramesRequest(**message)
+        self.history.did_request(request)
+        self.send_raw(request.SerializeToString())
 
     def send_raw(self, raw: bytes) -> None:
         """Send bytes as they are."""
@@ -180,48 +197,35 @@ class RawCamera:
 
     def counts(self) -> Counter[str]:
         """Frames by outcome, as told: `results`, `errors`, and drops by the reason's name."""
-        counts = Counter(results=len(self.all("result")), errors=len(self.all("frame_error")))
-        for dropped in self.all("dropped"):
-            counts.update(_drops(dropped.counts))
-        return +counts
+        return laws.told_counts(self.history.events)
 
     def check(self) -> pb.Closed:
-        """Hold the events to rules 1, 3 and 10; return Closed.
-
-        Opened first and once, Closed last and once, outcomes in frame order with disjoint ranges, and each frame of
-        the ledger told by exactly one outcome.
-        """
+        """Hold the events to the laws of a stream that ended with Closed; return it."""
+        assert laws.stream(self.history.events) == []
         kinds = [event.WhichOneof("event") for event in self.events]
-        assert kinds[0] == "opened", kinds[0]
-        assert kinds[-1] == "closed", kinds[-1]
-        assert (kinds.count("opened"), kinds.count("closed")) == (1, 1), Counter(kinds)
-        told = -1
-        for event in self.events:
-            if event.WhichOneof("event") not in OUTCOMES:
-                continue
-            first, last = _range(event)
-            assert told < first <= last, f"outcome {event} after frame {told}"
-            told = last
-        for dropped in self.all("dropped"):
-            size = sum(count.count for count in dropped.counts)
-            assert 1 <= size <= dropped.last_frame_id - dropped.first_frame_id + 1, dropped
-        closed = self.events[-1].closed
-        assert ledger_counts(closed.ledger) == self.counts(), closed
-        assert closed.ledger.received == sum(self.counts().values()), closed
-        return closed
+        assert (kinds[0], kinds[-1]) == ("opened", "closed"), kinds
+        return self.events[-1].closed
 
     def _read(self) -> None:
         try:
             for raw in self._messages():
                 events = pb.StreamFramesResponse.FromString(raw).events
                 with self._changed:
+                    for event in events:
+                        self.history.heard_event(event)
+                        self.frames_allowed = max(
+                            self.frames_allowed, event.opened.frames_allowed, event.credit.frames_allowed
+                        )
                     self.events.extend(events)
                     self._changed.notify_all()
         except grpc.RpcError:
             pass  # the status is asked for below
+        except DecodeError:
+            self.cancel()
         with self._changed:
             self._ended = True
-            self._status = (self._call.code(), self._call.details())
+            self._status = (self._call.code(), self._call.details())  # which wait for the end of the call
+            self.history.ended(self._status[0].name, self._status[1])
             self._changed.notify_all()
         self.half_close()  # gRPC's thread that sends waits for a message; there is none any more
 
@@ -230,26 +234,21 @@ class RawCamera:
         yield from self._call
 
 
+def open_channel(target: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
+    """A connection of its own."""
+    if credentials is None:
+        return grpc.insecure_channel(target, options=_OPTIONS)
+    return grpc.secure_channel(target, credentials, options=_OPTIONS)
+
+
 def open_request(model: str = "", **fields: Any) -> pb.Open:
     """An Open of one model."""
     return pb.Open(models=[pb.ModelSelector(name=model)] if model else [], **fields)
 
 
-def ledger_counts(ledger: pb.Ledger) -> Counter[str]:
-    """Frames by outcome as a ledger says, in the words of `RawCamera.counts`."""
-    return +(Counter(results=ledger.results, errors=ledger.errors) + _drops(ledger.drops))
-
-
 def line_counts(line: dict[str, Any]) -> Counter[str]:
     """Frames by outcome as the log line of a stream's end says, in the words of `RawCamera.counts`."""
-    return +Counter(results=line["results"], errors=line["errors"], **line["drops"])
-
-
-def _drops(counts: Any) -> Counter[str]:
-    drops: Counter[str] = Counter()
-    for count in counts:
-        drops[pb.DropReason.Name(count.reason).removeprefix("DROP_REASON_")] += count.count
-    return drops
+    return laws.counts(line)
 
 
 def _range(event: pb.ServerEvent) -> tuple[int, int]:

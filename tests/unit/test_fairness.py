@@ -43,7 +43,7 @@ def test_weights_divide_an_overloaded_engine() -> None:
     heavy = server.add_camera(fps=1_000, weight=3)
     # Enough others that two frames in flight can carry three shares of what the engine holds at a time.
     light = [server.add_camera(fps=1_000) for _ in range(11)]
-    server.run(30)
+    server.run(15)
     for camera in light:
         ratio = heavy.session.ledger.results / camera.session.ledger.results
         assert 2.7 <= ratio <= 3.3
@@ -68,7 +68,7 @@ def test_cameras_share_the_lanes_in_lane_time_whatever_their_models_cost(dear_ns
     cheap, dear = server.add_model(), server.add_model(dear_ns)
     of_cheap = [server.add_camera(fps=500, queue=cheap) for _ in range(4)]
     of_dear = [server.add_camera(fps=500, queue=dear) for _ in range(4)]
-    server.run(60)
+    server.run(20)
     ratio = server.lane_time_of(of_dear) / server.lane_time_of(of_cheap)
     assert 0.9 <= ratio <= 1.1
 
@@ -79,7 +79,7 @@ def test_a_model_has_lane_time_by_its_cameras_not_by_its_name() -> None:
     many, few = server.add_model(), server.add_model(4 * FRAME_NS)
     of_many = [server.add_camera(fps=500, queue=many) for _ in range(9)]
     of_few = [server.add_camera(fps=500, queue=few) for _ in range(3)]
-    server.run(60)
+    server.run(20)
     assert 2.6 <= server.lane_time_of(of_many) / server.lane_time_of(of_few) <= 3.4
 
 
