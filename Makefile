@@ -8,7 +8,9 @@ BIN := $(VENV)/bin
 CAMERAS ?= 10
 SECONDS ?= 20
 FPS ?= 30
+MODEL ?=
 MODELS ?= examples/football/models
+MINUTES ?= 10
 PROTOS := $(wildcard proto/headworks/v1/*.proto)
 NATIVE := $(wildcard ext/headworks_native/*.pyx ext/headworks_native/*.pxd ext/headworks_native/src/*.hpp)
 
@@ -42,8 +44,8 @@ $(VENV)/.dev: $(VENV)/.installed
 	@$(BIN)/pip install -q --disable-pip-version-check --group dev
 	@touch $@
 
-demo: $(VENV)/.installed ## Ten rendered match cameras through a server on this machine (CAMERAS, SECONDS, FPS)
-	@$(BIN)/headworks demo --cameras $(CAMERAS) --seconds $(SECONDS) --fps $(FPS)
+demo: $(VENV)/.installed ## Ten rendered match cameras through a server on this machine (CAMERAS, SECONDS, FPS, MODEL=players|ball|teams)
+	@$(BIN)/headworks demo --cameras $(CAMERAS) --seconds $(SECONDS) --fps $(FPS) $(if $(MODEL),--model $(MODEL))
 
 serve: $(VENV)/.installed ## Leave a server running (MODELS=folder)
 	@$(BIN)/headworks serve $(MODELS)
@@ -81,8 +83,11 @@ proto: $(VENV)/.dev ## Regenerate the Python and Go stubs after a change in prot
 bench: $(VENV)/.dev ## Every benchmark, or one with ONLY=name; a record goes to docs/measurements
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
 
+soak: $(VENV)/.dev ## Hundreds of cameras that come, go, cancel, stall and reconnect for MINUTES (default 10)
+	@$(BIN)/python tests/soak/soak.py $(MINUTES)
+
 fuzz: $(VENV)/.dev ## Fuzz the wire reader and the picture headers for MINUTES (default 10)
-	@HEADWORKS_FUZZ_SECONDS=$$(( 60 * $(or $(MINUTES),10) )) $(BIN)/python -m pytest --timeout 0 tests/native/test_wire_fuzz.py tests/property/test_image_bytes.py
+	@HEADWORKS_FUZZ_SECONDS=$$(( 60 * $(MINUTES) )) $(BIN)/python -m pytest --timeout 0 tests/native/test_wire_fuzz.py tests/property/test_image_bytes.py
 
 sanitize: $(VENV)/.dev ## The native stress tests at length under ThreadSanitizer and AddressSanitizer
 	@$(BIN)/python tests/native/sanitize.py

@@ -31,7 +31,8 @@ def test_the_client_of_the_page_gets_a_result(page: str, tmp_path: Path) -> None
     code = first_python(page)
     assert "127.0.0.1:50051" in code
     shutil.copy(ROOT / "examples" / "football" / "clip" / "0000.jpg", tmp_path / "frame.jpg")
-    with Server(ROOT / "examples" / "football" / "models") as server:
+    shutil.copytree(ROOT / "examples" / "football" / "models" / "players", tmp_path / "models" / "players")
+    with Server(tmp_path / "models") as server:
         command = [sys.executable, "-c", code.replace("127.0.0.1:50051", server.target)]
         ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
