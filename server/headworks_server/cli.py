@@ -21,6 +21,7 @@ FLAG_GROUPS: Mapping[str, tuple[str, ...]] = {
     "Security": ("tls_cert", "tls_key", "tls_client_ca", "tokens_file", "insecure", "metrics_insecure"),
     "Models": (
         "watch_seconds",
+        "plans",
         "backend",
         "hint",
         "lanes",

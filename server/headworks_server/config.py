@@ -91,6 +91,11 @@ class Settings(BaseSettings):
         default=0.0, ge=0, description="Look for new, changed and removed models this often; 0 never does."
     )
 
+    plans: Path | None = Field(
+        default=None,
+        description="Folder where prepared models are kept; none prepares none. A restart opens them sooner.",
+    )
+
     # Declared before the hosts, which are judged by them.
     tls_cert: Path | None = Field(
         default=None, description="The server's certificate chain, PEM; with tls_key it turns TLS on."

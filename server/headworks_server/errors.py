@@ -36,3 +36,19 @@ class FrameRejectedError(ServerError, ValueError):
 
 class EngineError(ServerError):
     """A batch could not be executed."""
+
+
+class PlanError(ServerError):
+    """A prepared model could not be made, kept or read: the message names the file, what was expected and the fact."""
+
+
+class PreparationError(PlanError):
+    """The process that prepares a model did not come to an end that can be used; serving is not touched.
+
+    Attributes:
+        reason: `failed` in its own words, `died`, `garbled` what it says, `timeout`, `cancelled`, or `too_large`.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import structlog
@@ -22,7 +23,11 @@ from headworks_server.config import Settings
 from headworks_server.core.admission import AdmissionPool
 from headworks_server.core.model import ModelFacts, ServedModel
 from headworks_server.engine.base import Engine, ModelSpec
+from headworks_server.engine.curve import Curve
 from headworks_server.engine.onnxruntime import OnnxRuntimeEngine
+from headworks_server.engine.plans import PlanStore
+from headworks_server.engine.preparation import plan_key, prepare
+from headworks_server.errors import EngineError, PlanError
 from headworks_server.media.bounds import PictureLimits
 from headworks_server.media.heads import make_heads
 from headworks_server.media.prepare import Preparer
@@ -87,6 +92,7 @@ class CpuHost:
         self._generations: Counter[str] = Counter()
         self._withdrawn: list[ServedModel] = []
         self._freed_sizes: dict[str, Counter[int]] = {}
+        self._plans = PlanStore(settings.plans) if settings.plans is not None else None
         self.start = self._lanes.start
         self.close = self._lanes.close
 
@@ -96,10 +102,8 @@ class CpuHost:
         Raises:
             ServerError: the backend refuses it.
         """
-        engine = OnnxRuntimeEngine(spec, hint=self._settings.hint, threads=self._settings.lane_threads)
-        curve = engine.measure()
+        curve, seats = self._open(spec)
         target = curve.target()
-        seats = self._lanes.make_seats(lambda: _seat(self._settings, spec, engine, target))
         log.info(
             "model_ready",
             model=spec.name,
@@ -110,6 +114,34 @@ class CpuHost:
             ms=curve.milliseconds(),
         )
         return LoadedModel(spec, target, int(curve.seconds(target) / target * 1e9), seats)
+
+    def _open(self, spec: ModelSpec) -> tuple[Curve, list[Seat]]:
+        """Measure a model and make its seats: from its prepared file, where there is one, else from its own."""
+        plan = self._prepare(spec)
+        if plan is not None and self._plans is not None:
+            try:
+                return self._measure(spec, plan)
+            except EngineError as error:
+                # The file is whole, and yet the runtime refuses it: the original tells whether the model is at fault.
+                log.warning("plan_refused", model=spec.name, detail=str(error))
+                self._plans.discard(plan_key(spec, threads=self._settings.lane_threads))
+        return self._measure(spec, None)
+
+    def _measure(self, spec: ModelSpec, plan: Path | None) -> tuple[Curve, list[Seat]]:
+        settings = self._settings
+        engine = OnnxRuntimeEngine(spec, hint=settings.hint, threads=settings.lane_threads, plan=plan)
+        curve = engine.measure()
+        return curve, self._lanes.make_seats(lambda: _seat(settings, spec, engine, curve.target()))
+
+    def _prepare(self, spec: ModelSpec) -> Path | None:
+        """The model's prepared file, made now if need be; None where none is wanted or none can be had."""
+        if self._plans is None:
+            return None
+        try:
+            return prepare(spec, store=self._plans, threads=self._settings.lane_threads).path
+        except PlanError as error:
+            log.warning("model_unprepared", model=spec.name, detail=str(error))
+            return None
 
     def publish(self, loaded: LoadedModel) -> ServedModel:
         """Let streams open a model. An older one of its name serves its streams to their end."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +31,13 @@ class OnnxRuntimeEngine:
     """A model on ONNX Runtime."""
 
     def __init__(
-        self, spec: ModelSpec, *, hint: Hint = "throughput", threads: int = 1, share_session: bool = False
+        self,
+        spec: ModelSpec,
+        *,
+        hint: Hint = "throughput",
+        threads: int = 1,
+        share_session: bool = False,
+        plan: Path | None = None,
     ) -> None:
         """Make an engine; the file is opened when the first executor is asked for.
 
@@ -39,8 +46,10 @@ class OnnxRuntimeEngine:
             hint: `throughput` gives every session one thread, `latency` gives it `threads`.
             threads: the threads of one session under `latency`, usually the cores divided by the lanes.
             share_session: all executors run one session, so that the weights are in memory once.
+            plan: the model as `preparation` left it, opened as it is instead of `spec.path`.
         """
         self._spec = spec
+        self._plan = plan
         self._threads = 1 if hint == "throughput" else threads
         self._share = share_session
         self._lock = threading.Lock()  # lanes may ask for their executors at the same time
@@ -78,11 +87,18 @@ class OnnxRuntimeEngine:
 
     def _session(self) -> Any:
         if not self._share:
-            return _open(self._spec, self._threads)
+            return self._open()
         with self._lock:
             if self._shared is None:
-                self._shared = _open(self._spec, self._threads)
+                self._shared = self._open()
             return self._shared
+
+    def _open(self) -> Any:
+        options = session_options(self._threads)
+        if self._plan is None:
+            return open_session(self._spec.path, options)
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it has been done
+        return open_session(self._plan, options)
 
 
 class OnnxRuntimeExecutor:
@@ -273,8 +289,9 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _open(spec: ModelSpec, threads: int) -> Any:
+def open_session(path: Path, options: Any) -> Any:
+    """A session of one file; raises EngineError with the runtime's words."""
     try:
-        return onnxruntime.InferenceSession(str(spec.path), session_options(threads), providers=PROVIDERS)
+        return onnxruntime.InferenceSession(str(path), options, providers=PROVIDERS)
     except Exception as error:
-        raise EngineError(f"{spec.path}: {one_line(error)}") from error
+        raise EngineError(f"{path}: {one_line(error)}") from error

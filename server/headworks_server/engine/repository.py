@@ -159,7 +159,7 @@ class ModelRepository:
         path = self.file_path(name, version)
         graph = read_graph(path)
         weights = [self._weights(path, location) for location in graph.external]
-        digest = _digest(path, *weights)
+        digest = file_digest(path, *weights)
         session = _open(path)
         folder = self.path / name
         places = [folder] if path.parent == folder else [folder, path.parent]
@@ -227,7 +227,8 @@ def _contents(folder: Path) -> str:
     return f"a folder with {listed}" if names else "an empty folder"
 
 
-def _digest(*paths: Path) -> str:
+def file_digest(*paths: Path) -> str:
+    """SHA-256 of the files' bytes, one after the other, in hex; raises ModelError where one cannot be read."""
     total = hashlib.sha256()
     for path in paths:
         try:
