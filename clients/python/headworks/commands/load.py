@@ -131,7 +131,7 @@ def load(
             weight=weight,
         )
         if report is not None:
-            import_plotly()
+            require_plotly()
         loading = Loading(plan, access_options(**connection), quiet=as_json)
         if find_max:
             loading.search(Goal(p99_ms=p99, answered_share=answered), limit=limit)
@@ -246,7 +246,7 @@ class _Bar:
         self._bar.__exit__(*raised)
 
 
-def import_plotly() -> None:
+def require_plotly() -> None:
     """Raise SourceError before the run, not behind it, where a report is asked for and cannot be drawn."""
     try:
         import plotly.graph_objects  # noqa: F401

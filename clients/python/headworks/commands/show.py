@@ -49,7 +49,7 @@ class LineShow:
             return
         account = camera.stream.account
         if self._as_json:
-            told = {"source": camera.title, "account": {**plain_account(account), "unaccounted": account.unaccounted}}
+            told = {"source": camera.title, "account": {**asdict(account), "unaccounted": account.unaccounted}}
             self._echo(json.dumps(told, separators=(",", ":")))
         else:
             self._echo(self._place(camera) + account_line(account))
@@ -151,11 +151,6 @@ def _found(output: headworks.Output) -> dict[str, Any]:
     if output.tensors:
         return {"tensors": [{"name": t.name, "datatype": t.datatype, "shape": t.shape} for t in output.tensors]}
     return {"detections": [box._asdict() for box in output.detections]}
-
-
-def plain_account(account: headworks.Account) -> dict[str, Any]:
-    """The account as JSON takes it."""
-    return asdict(account)
 
 
 def line(outcome: headworks.Outcome) -> str:
