@@ -52,14 +52,6 @@ class Wire:
             yield cameras
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quiet_grpc() -> Iterator[None]:
-    """gRPC writes lines of its own for what TLS cannot decrypt; here that happens on purpose."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRPC_VERBOSITY", "NONE")
-        yield
-
-
 @pytest.fixture(scope="module", params=WIRES)
 def serving(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

@@ -20,14 +20,6 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104
 FRAME = b"the null backend looks at no picture"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quiet_grpc() -> Iterator[None]:
-    """gRPC writes a line of its own for each handshake that fails; here they fail on purpose."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRPC_VERBOSITY", "NONE")
-        yield
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("certificates")

@@ -28,8 +28,11 @@ PATIENCE_S = 20.0
 
 
 def server_environment(settings: Mapping[str, object]) -> dict[str, str]:
-    """A server's environment with those settings: `sleeping__decode_ms=1` is HEADWORKS_SLEEPING__DECODE_MS."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("HEADWORKS_")}
+    """A server's environment with those settings: `sleeping__decode_ms=1` is HEADWORKS_SLEEPING__DECODE_MS.
+
+    What this process wants of gRPC's core is not handed on: a server is to keep its log clean by itself.
+    """
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("HEADWORKS_", "GRPC_"))}
     return clean | {f"HEADWORKS_{name.upper()}": str(value) for name, value in settings.items()}
 
 

@@ -1,23 +1,25 @@
-"""The `headworks` command: `stream` and `load` here, and what other installed distributions bring, such as `serve`.
+"""The `headworks` command: `stream` and `load`, and what other installed distributions bring, such as `serve`.
 
-A distribution adds a command by an entry point of the group "headworks.commands" that names a click command.
+Each is an entry point of the group "headworks.commands" that names a click command.
 """
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import EntryPoint, entry_points
 
 import click
 
 import headworks
-from headworks.commands.load import load
-from headworks.commands.stream import stream
+
+# gRPC's core would write lines of its own to standard error for every connection that fails: the commands tell it.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 GROUP = "headworks.commands"
 
 
 class Commands(click.Group):
-    """A group that also knows the commands of other installed distributions; they are imported when asked for."""
+    """A group that also knows the commands that are installed; they are imported when asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands, sorted."""
@@ -51,7 +53,3 @@ def main() -> None:
         headworks serve models/
         headworks stream match.mp4
     """
-
-
-main.add_command(stream)
-main.add_command(load)
