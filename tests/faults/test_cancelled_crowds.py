@@ -22,12 +22,19 @@ ROUNDS = 10
 STREAMS = 360  # a sixth of them in each state
 WARM_UP = 3  # rounds in which allocators and pools reach their size
 BYTES_A_STREAM = 140  # given out by malloc; gRPC itself keeps 50 to 90 of each call, careful or not
-OBJECTS_A_STREAM = 0.5  # tracked by Python: less than one of them for each stream
+OBJECTS_A_STREAM = 0.08  # tracked by Python, from floor to floor: measured -0.21 to -0.02
 
 
 def growth_a_stream(rounds: list[Counter[str]], what: str) -> float:
     """Growth from round to round, for each stream of a round."""
     return median_slope([(number * STREAMS, held[what]) for number, held in enumerate(rounds)])
+
+
+def floor_growth_a_stream(rounds: list[Counter[str]], what: str) -> float:
+    """Growth of the least held in each half of the rounds, for what a cache may hold more of now and then."""
+    half = len(rounds) // 2
+    first, last = (min(held[what] for held in part) for part in (rounds[:half], rounds[half:]))
+    return (last - first) / (half * STREAMS)
 
 
 def settled(server: Server) -> Counter[str]:
@@ -52,7 +59,7 @@ def test_rounds_of_cancelled_streams_leave_nothing_behind() -> None:
                 held.append(settled(server))
         warm = held[WARM_UP:]
         assert growth_a_stream(warm, "allocated_bytes") < BYTES_A_STREAM, held
-        assert growth_a_stream(warm, "objects") < OBJECTS_A_STREAM, held
+        assert floor_growth_a_stream(warm, "objects") < OBJECTS_A_STREAM, held
         for what in ("threads", "descriptors"):  # the round's own connection may still be closing
             before, after = [r[what] for r in held[:WARM_UP]], [r[what] for r in held[-3:]]
             assert min(after) <= max(before), held
