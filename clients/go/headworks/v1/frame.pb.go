@@ -487,7 +487,8 @@ const (
 	Notice_KIND_UNSPECIFIED Notice_Kind = 0
 	// The server shuts down in grace_ms: open the new stream, then send End.
 	Notice_KIND_DRAINING Notice_Kind = 1
-	// The model's engine is unhealthy; frames are still tried.
+	// The model's engine is unhealthy, or a backend failed and the next of the model's chain has taken over, or there
+	// is no memory to load it; `detail` says which. Frames are still tried.
 	Notice_KIND_DEGRADED Notice_Kind = 2
 	// The engine is healthy again.
 	Notice_KIND_RESTORED Notice_Kind = 3
@@ -1639,7 +1640,8 @@ type ModelInfo struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Its version.
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	// Counts the engines that have served under this name and version since the server started.
+	// Grows when what serves under this name changes: the file, its description, the version, or the backend. Counted
+	// since the server started; loading the same again is no change.
 	Generation uint64 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
 	// sha256 of the model file, in hex.
 	Digest string `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
@@ -2736,7 +2738,9 @@ type Notice struct {
 	// MODEL_CHANGED: the new generation.
 	Generation uint64 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
 	// The model in question.
-	Model         string `protobuf:"bytes,6,opt,name=model,proto3" json:"model,omitempty"`
+	Model string `protobuf:"bytes,6,opt,name=model,proto3" json:"model,omitempty"`
+	// MODEL_CHANGED: the model as it serves from that frame on; its labels may have changed.
+	ModelInfo     *ModelInfo `protobuf:"bytes,7,opt,name=model_info,json=modelInfo,proto3" json:"model_info,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2811,6 +2815,13 @@ func (x *Notice) GetModel() string {
 		return x.Model
 	}
 	return ""
+}
+
+func (x *Notice) GetModelInfo() *ModelInfo {
+	if x != nil {
+		return x.ModelInfo
+	}
+	return nil
 }
 
 // Answer to a Ping.
@@ -3279,7 +3290,7 @@ const file_headworks_v1_frame_proto_rawDesc = "" +
 	"\x04code\x18\x02 \x01(\x0e2\x1c.headworks.v1.FrameErrorCodeR\x04code\x12\x16\n" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\"/\n" +
 	"\x06Credit\x12%\n" +
-	"\x0eframes_allowed\x18\x01 \x01(\x04R\rframesAllowed\"\xb5\x02\n" +
+	"\x0eframes_allowed\x18\x01 \x01(\x04R\rframesAllowed\"\xed\x02\n" +
 	"\x06Notice\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.headworks.v1.Notice.KindR\x04kind\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x19\n" +
@@ -3288,7 +3299,9 @@ const file_headworks_v1_frame_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x05 \x01(\x04R\n" +
 	"generation\x12\x14\n" +
-	"\x05model\x18\x06 \x01(\tR\x05model\"m\n" +
+	"\x05model\x18\x06 \x01(\tR\x05model\x126\n" +
+	"\n" +
+	"model_info\x18\a \x01(\v2\x17.headworks.v1.ModelInfoR\tmodelInfo\"m\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rKIND_DRAINING\x10\x01\x12\x11\n" +
@@ -3461,22 +3474,23 @@ var file_headworks_v1_frame_proto_depIdxs = []int32{
 	33, // 37: headworks.v1.Dropped.counts:type_name -> headworks.v1.DropCount
 	3,  // 38: headworks.v1.FrameError.code:type_name -> headworks.v1.FrameErrorCode
 	7,  // 39: headworks.v1.Notice.kind:type_name -> headworks.v1.Notice.Kind
-	40, // 40: headworks.v1.Closed.ledger:type_name -> headworks.v1.Ledger
-	4,  // 41: headworks.v1.Closed.reason:type_name -> headworks.v1.CloseReason
-	33, // 42: headworks.v1.Ledger.drops:type_name -> headworks.v1.DropCount
-	12, // 43: headworks.v1.InferFrameRequest.model:type_name -> headworks.v1.ModelSelector
-	18, // 44: headworks.v1.InferFrameRequest.frame:type_name -> headworks.v1.Frame
-	17, // 45: headworks.v1.InferFrameRequest.result:type_name -> headworks.v1.ResultOptions
-	24, // 46: headworks.v1.InferFrameResponse.result:type_name -> headworks.v1.Result
-	8,  // 47: headworks.v1.FrameService.StreamFrames:input_type -> headworks.v1.StreamFramesRequest
-	41, // 48: headworks.v1.FrameService.InferFrame:input_type -> headworks.v1.InferFrameRequest
-	9,  // 49: headworks.v1.FrameService.StreamFrames:output_type -> headworks.v1.StreamFramesResponse
-	42, // 50: headworks.v1.FrameService.InferFrame:output_type -> headworks.v1.InferFrameResponse
-	49, // [49:51] is the sub-list for method output_type
-	47, // [47:49] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	22, // 40: headworks.v1.Notice.model_info:type_name -> headworks.v1.ModelInfo
+	40, // 41: headworks.v1.Closed.ledger:type_name -> headworks.v1.Ledger
+	4,  // 42: headworks.v1.Closed.reason:type_name -> headworks.v1.CloseReason
+	33, // 43: headworks.v1.Ledger.drops:type_name -> headworks.v1.DropCount
+	12, // 44: headworks.v1.InferFrameRequest.model:type_name -> headworks.v1.ModelSelector
+	18, // 45: headworks.v1.InferFrameRequest.frame:type_name -> headworks.v1.Frame
+	17, // 46: headworks.v1.InferFrameRequest.result:type_name -> headworks.v1.ResultOptions
+	24, // 47: headworks.v1.InferFrameResponse.result:type_name -> headworks.v1.Result
+	8,  // 48: headworks.v1.FrameService.StreamFrames:input_type -> headworks.v1.StreamFramesRequest
+	41, // 49: headworks.v1.FrameService.InferFrame:input_type -> headworks.v1.InferFrameRequest
+	9,  // 50: headworks.v1.FrameService.StreamFrames:output_type -> headworks.v1.StreamFramesResponse
+	42, // 51: headworks.v1.FrameService.InferFrame:output_type -> headworks.v1.InferFrameResponse
+	50, // [50:52] is the sub-list for method output_type
+	48, // [48:50] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_headworks_v1_frame_proto_init() }

@@ -29,7 +29,7 @@ type ModelState int32
 const (
 	// Never sent.
 	ModelState_MODEL_STATE_UNSPECIFIED ModelState = 0
-	// In the repository, not loaded.
+	// Known, not loaded.
 	ModelState_MODEL_STATE_COLD ModelState = 1
 	// Being loaded and warmed.
 	ModelState_MODEL_STATE_LOADING ModelState = 2
@@ -91,18 +91,28 @@ func (ModelState) EnumDescriptor() ([]byte, []int) {
 // A model and its state.
 type ModelStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name, version, labels and so on.
+	// Name, version, labels and so on; `backend` is the one it runs on, or would be tried on first.
 	Info *ModelInfo `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
 	// The state.
 	State ModelState `protobuf:"varint,2,opt,name=state,proto3,enum=headworks.v1.ModelState" json:"state,omitempty"`
 	// Why, where it is FAILED or DEGRADED.
 	Detail string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
-	// Bytes it holds while resident.
+	// Bytes it holds while resident, else what its next load reserves: estimated until it was loaded once.
 	ResidentBytes uint64 `protobuf:"varint,4,opt,name=resident_bytes,json=residentBytes,proto3" json:"resident_bytes,omitempty"`
-	// Streams that lease it.
+	// Streams and calls that lease it.
 	Leases uint32 `protobuf:"varint,5,opt,name=leases,proto3" json:"leases,omitempty"`
 	// Kept resident.
-	Pinned        bool `protobuf:"varint,6,opt,name=pinned,proto3" json:"pinned,omitempty"`
+	Pinned bool `protobuf:"varint,6,opt,name=pinned,proto3" json:"pinned,omitempty"`
+	// Serves streams that ask for no version. Of one name only one is.
+	Current bool `protobuf:"varint,7,opt,name=current,proto3" json:"current,omitempty"`
+	// Backends in the order in which they are tried.
+	Backends []string `protobuf:"bytes,8,rep,name=backends,proto3" json:"backends,omitempty"`
+	// Cost of a batch by its size, as measured; empty until it was loaded.
+	Curve []*CurvePoint `protobuf:"bytes,9,rep,name=curve,proto3" json:"curve,omitempty"`
+	// Frames that a batch should have; 0 until it was loaded.
+	TargetBatch uint32 `protobuf:"varint,10,opt,name=target_batch,json=targetBatch,proto3" json:"target_batch,omitempty"`
+	// How its residency went since the server started.
+	Residency     *ResidencyCounters `protobuf:"bytes,11,opt,name=residency,proto3" json:"residency,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -179,6 +189,269 @@ func (x *ModelStatus) GetPinned() bool {
 	return false
 }
 
+func (x *ModelStatus) GetCurrent() bool {
+	if x != nil {
+		return x.Current
+	}
+	return false
+}
+
+func (x *ModelStatus) GetBackends() []string {
+	if x != nil {
+		return x.Backends
+	}
+	return nil
+}
+
+func (x *ModelStatus) GetCurve() []*CurvePoint {
+	if x != nil {
+		return x.Curve
+	}
+	return nil
+}
+
+func (x *ModelStatus) GetTargetBatch() uint32 {
+	if x != nil {
+		return x.TargetBatch
+	}
+	return 0
+}
+
+func (x *ModelStatus) GetResidency() *ResidencyCounters {
+	if x != nil {
+		return x.Residency
+	}
+	return nil
+}
+
+// What a batch of one size costs.
+type CurvePoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Frames.
+	BatchSize uint32 `protobuf:"varint,1,opt,name=batch_size,json=batchSize,proto3" json:"batch_size,omitempty"`
+	// Engine time of the whole batch.
+	Seconds       float64 `protobuf:"fixed64,2,opt,name=seconds,proto3" json:"seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CurvePoint) Reset() {
+	*x = CurvePoint{}
+	mi := &file_headworks_v1_model_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CurvePoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CurvePoint) ProtoMessage() {}
+
+func (x *CurvePoint) ProtoReflect() protoreflect.Message {
+	mi := &file_headworks_v1_model_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CurvePoint.ProtoReflect.Descriptor instead.
+func (*CurvePoint) Descriptor() ([]byte, []int) {
+	return file_headworks_v1_model_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *CurvePoint) GetBatchSize() uint32 {
+	if x != nil {
+		return x.BatchSize
+	}
+	return 0
+}
+
+func (x *CurvePoint) GetSeconds() float64 {
+	if x != nil {
+		return x.Seconds
+	}
+	return 0
+}
+
+// How the residency of one model went since the server started.
+type ResidencyCounters struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Requests that found it resident.
+	Hits uint64 `protobuf:"varint,1,opt,name=hits,proto3" json:"hits,omitempty"`
+	// Loads that came to an end well.
+	Loads uint64 `protobuf:"varint,2,opt,name=loads,proto3" json:"loads,omitempty"`
+	// Loads that came to nothing.
+	Failures uint64 `protobuf:"varint,3,opt,name=failures,proto3" json:"failures,omitempty"`
+	// Times it had to make room.
+	Evictions uint64 `protobuf:"varint,4,opt,name=evictions,proto3" json:"evictions,omitempty"`
+	// Falls from one backend to the next.
+	Falls uint64 `protobuf:"varint,5,opt,name=falls,proto3" json:"falls,omitempty"`
+	// Times it was loaded again because three batches failed in a row.
+	Reloads uint64 `protobuf:"varint,6,opt,name=reloads,proto3" json:"reloads,omitempty"`
+	// Seconds that its last load took, from its start to the first frame it could serve.
+	LastLoadSeconds float64 `protobuf:"fixed64,7,opt,name=last_load_seconds,json=lastLoadSeconds,proto3" json:"last_load_seconds,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ResidencyCounters) Reset() {
+	*x = ResidencyCounters{}
+	mi := &file_headworks_v1_model_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResidencyCounters) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResidencyCounters) ProtoMessage() {}
+
+func (x *ResidencyCounters) ProtoReflect() protoreflect.Message {
+	mi := &file_headworks_v1_model_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResidencyCounters.ProtoReflect.Descriptor instead.
+func (*ResidencyCounters) Descriptor() ([]byte, []int) {
+	return file_headworks_v1_model_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ResidencyCounters) GetHits() uint64 {
+	if x != nil {
+		return x.Hits
+	}
+	return 0
+}
+
+func (x *ResidencyCounters) GetLoads() uint64 {
+	if x != nil {
+		return x.Loads
+	}
+	return 0
+}
+
+func (x *ResidencyCounters) GetFailures() uint64 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *ResidencyCounters) GetEvictions() uint64 {
+	if x != nil {
+		return x.Evictions
+	}
+	return 0
+}
+
+func (x *ResidencyCounters) GetFalls() uint64 {
+	if x != nil {
+		return x.Falls
+	}
+	return 0
+}
+
+func (x *ResidencyCounters) GetReloads() uint64 {
+	if x != nil {
+		return x.Reloads
+	}
+	return 0
+}
+
+func (x *ResidencyCounters) GetLastLoadSeconds() float64 {
+	if x != nil {
+		return x.LastLoadSeconds
+	}
+	return 0
+}
+
+// The memory that all models share.
+type ModelMemory struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What they may hold together.
+	BudgetBytes uint64 `protobuf:"varint,1,opt,name=budget_bytes,json=budgetBytes,proto3" json:"budget_bytes,omitempty"`
+	// What they hold.
+	UsedBytes uint64 `protobuf:"varint,2,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`
+	// What leased and pinned models hold beyond the budget.
+	OverBytes uint64 `protobuf:"varint,3,opt,name=over_bytes,json=overBytes,proto3" json:"over_bytes,omitempty"`
+	// Models that were evicted and loaded again several times within a minute: the budget is too small for them.
+	Thrashing     []string `protobuf:"bytes,4,rep,name=thrashing,proto3" json:"thrashing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModelMemory) Reset() {
+	*x = ModelMemory{}
+	mi := &file_headworks_v1_model_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelMemory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelMemory) ProtoMessage() {}
+
+func (x *ModelMemory) ProtoReflect() protoreflect.Message {
+	mi := &file_headworks_v1_model_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelMemory.ProtoReflect.Descriptor instead.
+func (*ModelMemory) Descriptor() ([]byte, []int) {
+	return file_headworks_v1_model_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ModelMemory) GetBudgetBytes() uint64 {
+	if x != nil {
+		return x.BudgetBytes
+	}
+	return 0
+}
+
+func (x *ModelMemory) GetUsedBytes() uint64 {
+	if x != nil {
+		return x.UsedBytes
+	}
+	return 0
+}
+
+func (x *ModelMemory) GetOverBytes() uint64 {
+	if x != nil {
+		return x.OverBytes
+	}
+	return 0
+}
+
+func (x *ModelMemory) GetThrashing() []string {
+	if x != nil {
+		return x.Thrashing
+	}
+	return nil
+}
+
 // No settings.
 type ListModelsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -188,7 +461,7 @@ type ListModelsRequest struct {
 
 func (x *ListModelsRequest) Reset() {
 	*x = ListModelsRequest{}
-	mi := &file_headworks_v1_model_proto_msgTypes[1]
+	mi := &file_headworks_v1_model_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -200,7 +473,7 @@ func (x *ListModelsRequest) String() string {
 func (*ListModelsRequest) ProtoMessage() {}
 
 func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_headworks_v1_model_proto_msgTypes[1]
+	mi := &file_headworks_v1_model_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -213,21 +486,23 @@ func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsRequest.ProtoReflect.Descriptor instead.
 func (*ListModelsRequest) Descriptor() ([]byte, []int) {
-	return file_headworks_v1_model_proto_rawDescGZIP(), []int{1}
+	return file_headworks_v1_model_proto_rawDescGZIP(), []int{4}
 }
 
 // All models, by name.
 type ListModelsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By name, then version.
-	Models        []*ModelStatus `protobuf:"bytes,1,rep,name=models,proto3" json:"models,omitempty"`
+	Models []*ModelStatus `protobuf:"bytes,1,rep,name=models,proto3" json:"models,omitempty"`
+	// What they share.
+	Memory        *ModelMemory `protobuf:"bytes,2,opt,name=memory,proto3" json:"memory,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListModelsResponse) Reset() {
 	*x = ListModelsResponse{}
-	mi := &file_headworks_v1_model_proto_msgTypes[2]
+	mi := &file_headworks_v1_model_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -239,7 +514,7 @@ func (x *ListModelsResponse) String() string {
 func (*ListModelsResponse) ProtoMessage() {}
 
 func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_headworks_v1_model_proto_msgTypes[2]
+	mi := &file_headworks_v1_model_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -252,12 +527,19 @@ func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsResponse.ProtoReflect.Descriptor instead.
 func (*ListModelsResponse) Descriptor() ([]byte, []int) {
-	return file_headworks_v1_model_proto_rawDescGZIP(), []int{2}
+	return file_headworks_v1_model_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListModelsResponse) GetModels() []*ModelStatus {
 	if x != nil {
 		return x.Models
+	}
+	return nil
+}
+
+func (x *ListModelsResponse) GetMemory() *ModelMemory {
+	if x != nil {
+		return x.Memory
 	}
 	return nil
 }
@@ -273,7 +555,7 @@ type GetModelRequest struct {
 
 func (x *GetModelRequest) Reset() {
 	*x = GetModelRequest{}
-	mi := &file_headworks_v1_model_proto_msgTypes[3]
+	mi := &file_headworks_v1_model_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -285,7 +567,7 @@ func (x *GetModelRequest) String() string {
 func (*GetModelRequest) ProtoMessage() {}
 
 func (x *GetModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_headworks_v1_model_proto_msgTypes[3]
+	mi := &file_headworks_v1_model_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -298,7 +580,7 @@ func (x *GetModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelRequest.ProtoReflect.Descriptor instead.
 func (*GetModelRequest) Descriptor() ([]byte, []int) {
-	return file_headworks_v1_model_proto_rawDescGZIP(), []int{3}
+	return file_headworks_v1_model_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetModelRequest) GetModel() *ModelSelector {
@@ -319,7 +601,7 @@ type GetModelResponse struct {
 
 func (x *GetModelResponse) Reset() {
 	*x = GetModelResponse{}
-	mi := &file_headworks_v1_model_proto_msgTypes[4]
+	mi := &file_headworks_v1_model_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -331,7 +613,7 @@ func (x *GetModelResponse) String() string {
 func (*GetModelResponse) ProtoMessage() {}
 
 func (x *GetModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_headworks_v1_model_proto_msgTypes[4]
+	mi := &file_headworks_v1_model_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -344,7 +626,7 @@ func (x *GetModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelResponse.ProtoReflect.Descriptor instead.
 func (*GetModelResponse) Descriptor() ([]byte, []int) {
-	return file_headworks_v1_model_proto_rawDescGZIP(), []int{4}
+	return file_headworks_v1_model_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetModelResponse) GetModel() *ModelStatus {
@@ -365,7 +647,7 @@ type LoadModelRequest struct {
 
 func (x *LoadModelRequest) Reset() {
 	*x = LoadModelRequest{}
-	mi := &file_headworks_v1_model_proto_msgTypes[5]
+	mi := &file_headworks_v1_model_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -377,7 +659,7 @@ func (x *LoadModelRequest) String() string {
 func (*LoadModelRequest) ProtoMessage() {}
 
 func (x *LoadModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_headworks_v1_model_proto_msgTypes[5]
+	mi := &file_headworks_v1_model_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -390,7 +672,7 @@ func (x *LoadModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadModelRequest.ProtoReflect.Descriptor instead.
 func (*LoadModelRequest) Descriptor() ([]byte, []int) {
-	return file_headworks_v1_model_proto_rawDescGZIP(), []int{5}
+	return file_headworks_v1_model_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LoadModelRequest) GetModel() *ModelSelector {
@@ -411,7 +693,7 @@ type LoadModelResponse struct {
 
 func (x *LoadModelResponse) Reset() {
 	*x = LoadModelResponse{}
-	mi := &file_headworks_v1_model_proto_msgTypes[6]
+	mi := &file_headworks_v1_model_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -423,7 +705,7 @@ func (x *LoadModelResponse) String() string {
 func (*LoadModelResponse) ProtoMessage() {}
 
 func (x *LoadModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_headworks_v1_model_proto_msgTypes[6]
+	mi := &file_headworks_v1_model_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -436,7 +718,7 @@ func (x *LoadModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadModelResponse.ProtoReflect.Descriptor instead.
 func (*LoadModelResponse) Descriptor() ([]byte, []int) {
-	return file_headworks_v1_model_proto_rawDescGZIP(), []int{6}
+	return file_headworks_v1_model_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LoadModelResponse) GetModel() *ModelStatus {
@@ -457,7 +739,7 @@ type UnloadModelRequest struct {
 
 func (x *UnloadModelRequest) Reset() {
 	*x = UnloadModelRequest{}
-	mi := &file_headworks_v1_model_proto_msgTypes[7]
+	mi := &file_headworks_v1_model_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -469,7 +751,7 @@ func (x *UnloadModelRequest) String() string {
 func (*UnloadModelRequest) ProtoMessage() {}
 
 func (x *UnloadModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_headworks_v1_model_proto_msgTypes[7]
+	mi := &file_headworks_v1_model_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -482,7 +764,7 @@ func (x *UnloadModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnloadModelRequest.ProtoReflect.Descriptor instead.
 func (*UnloadModelRequest) Descriptor() ([]byte, []int) {
-	return file_headworks_v1_model_proto_rawDescGZIP(), []int{7}
+	return file_headworks_v1_model_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *UnloadModelRequest) GetModel() *ModelSelector {
@@ -503,7 +785,7 @@ type UnloadModelResponse struct {
 
 func (x *UnloadModelResponse) Reset() {
 	*x = UnloadModelResponse{}
-	mi := &file_headworks_v1_model_proto_msgTypes[8]
+	mi := &file_headworks_v1_model_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -515,7 +797,7 @@ func (x *UnloadModelResponse) String() string {
 func (*UnloadModelResponse) ProtoMessage() {}
 
 func (x *UnloadModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_headworks_v1_model_proto_msgTypes[8]
+	mi := &file_headworks_v1_model_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -528,7 +810,7 @@ func (x *UnloadModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnloadModelResponse.ProtoReflect.Descriptor instead.
 func (*UnloadModelResponse) Descriptor() ([]byte, []int) {
-	return file_headworks_v1_model_proto_rawDescGZIP(), []int{8}
+	return file_headworks_v1_model_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UnloadModelResponse) GetModel() *ModelStatus {
@@ -549,7 +831,7 @@ type PinModelRequest struct {
 
 func (x *PinModelRequest) Reset() {
 	*x = PinModelRequest{}
-	mi := &file_headworks_v1_model_proto_msgTypes[9]
+	mi := &file_headworks_v1_model_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -561,7 +843,7 @@ func (x *PinModelRequest) String() string {
 func (*PinModelRequest) ProtoMessage() {}
 
 func (x *PinModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_headworks_v1_model_proto_msgTypes[9]
+	mi := &file_headworks_v1_model_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -574,7 +856,7 @@ func (x *PinModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinModelRequest.ProtoReflect.Descriptor instead.
 func (*PinModelRequest) Descriptor() ([]byte, []int) {
-	return file_headworks_v1_model_proto_rawDescGZIP(), []int{9}
+	return file_headworks_v1_model_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PinModelRequest) GetModel() *ModelSelector {
@@ -595,7 +877,7 @@ type PinModelResponse struct {
 
 func (x *PinModelResponse) Reset() {
 	*x = PinModelResponse{}
-	mi := &file_headworks_v1_model_proto_msgTypes[10]
+	mi := &file_headworks_v1_model_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +889,7 @@ func (x *PinModelResponse) String() string {
 func (*PinModelResponse) ProtoMessage() {}
 
 func (x *PinModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_headworks_v1_model_proto_msgTypes[10]
+	mi := &file_headworks_v1_model_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +902,7 @@ func (x *PinModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinModelResponse.ProtoReflect.Descriptor instead.
 func (*PinModelResponse) Descriptor() ([]byte, []int) {
-	return file_headworks_v1_model_proto_rawDescGZIP(), []int{10}
+	return file_headworks_v1_model_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PinModelResponse) GetModel() *ModelStatus {
@@ -641,7 +923,7 @@ type UnpinModelRequest struct {
 
 func (x *UnpinModelRequest) Reset() {
 	*x = UnpinModelRequest{}
-	mi := &file_headworks_v1_model_proto_msgTypes[11]
+	mi := &file_headworks_v1_model_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +935,7 @@ func (x *UnpinModelRequest) String() string {
 func (*UnpinModelRequest) ProtoMessage() {}
 
 func (x *UnpinModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_headworks_v1_model_proto_msgTypes[11]
+	mi := &file_headworks_v1_model_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +948,7 @@ func (x *UnpinModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinModelRequest.ProtoReflect.Descriptor instead.
 func (*UnpinModelRequest) Descriptor() ([]byte, []int) {
-	return file_headworks_v1_model_proto_rawDescGZIP(), []int{11}
+	return file_headworks_v1_model_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UnpinModelRequest) GetModel() *ModelSelector {
@@ -687,7 +969,7 @@ type UnpinModelResponse struct {
 
 func (x *UnpinModelResponse) Reset() {
 	*x = UnpinModelResponse{}
-	mi := &file_headworks_v1_model_proto_msgTypes[12]
+	mi := &file_headworks_v1_model_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -699,7 +981,7 @@ func (x *UnpinModelResponse) String() string {
 func (*UnpinModelResponse) ProtoMessage() {}
 
 func (x *UnpinModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_headworks_v1_model_proto_msgTypes[12]
+	mi := &file_headworks_v1_model_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -712,10 +994,111 @@ func (x *UnpinModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinModelResponse.ProtoReflect.Descriptor instead.
 func (*UnpinModelResponse) Descriptor() ([]byte, []int) {
-	return file_headworks_v1_model_proto_rawDescGZIP(), []int{12}
+	return file_headworks_v1_model_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UnpinModelResponse) GetModel() *ModelStatus {
+	if x != nil {
+		return x.Model
+	}
+	return nil
+}
+
+// Which model, and what shall serve under its name.
+type SwapModelRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version to serve; an empty version is the newest in the folder, read anew.
+	Model *ModelSelector `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// Serve what served before the last swap; `model.version` must be empty.
+	Back          bool `protobuf:"varint,2,opt,name=back,proto3" json:"back,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SwapModelRequest) Reset() {
+	*x = SwapModelRequest{}
+	mi := &file_headworks_v1_model_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SwapModelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SwapModelRequest) ProtoMessage() {}
+
+func (x *SwapModelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_headworks_v1_model_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SwapModelRequest.ProtoReflect.Descriptor instead.
+func (*SwapModelRequest) Descriptor() ([]byte, []int) {
+	return file_headworks_v1_model_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *SwapModelRequest) GetModel() *ModelSelector {
+	if x != nil {
+		return x.Model
+	}
+	return nil
+}
+
+func (x *SwapModelRequest) GetBack() bool {
+	if x != nil {
+		return x.Back
+	}
+	return false
+}
+
+// The model as it is now.
+type SwapModelResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The model.
+	Model         *ModelStatus `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SwapModelResponse) Reset() {
+	*x = SwapModelResponse{}
+	mi := &file_headworks_v1_model_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SwapModelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SwapModelResponse) ProtoMessage() {}
+
+func (x *SwapModelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_headworks_v1_model_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SwapModelResponse.ProtoReflect.Descriptor instead.
+func (*SwapModelResponse) Descriptor() ([]byte, []int) {
+	return file_headworks_v1_model_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SwapModelResponse) GetModel() *ModelStatus {
 	if x != nil {
 		return x.Model
 	}
@@ -733,7 +1116,7 @@ type GetModelStatisticsRequest struct {
 
 func (x *GetModelStatisticsRequest) Reset() {
 	*x = GetModelStatisticsRequest{}
-	mi := &file_headworks_v1_model_proto_msgTypes[13]
+	mi := &file_headworks_v1_model_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -745,7 +1128,7 @@ func (x *GetModelStatisticsRequest) String() string {
 func (*GetModelStatisticsRequest) ProtoMessage() {}
 
 func (x *GetModelStatisticsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_headworks_v1_model_proto_msgTypes[13]
+	mi := &file_headworks_v1_model_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -758,7 +1141,7 @@ func (x *GetModelStatisticsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelStatisticsRequest.ProtoReflect.Descriptor instead.
 func (*GetModelStatisticsRequest) Descriptor() ([]byte, []int) {
-	return file_headworks_v1_model_proto_rawDescGZIP(), []int{13}
+	return file_headworks_v1_model_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetModelStatisticsRequest) GetModels() []*ModelSelector {
@@ -771,7 +1154,7 @@ func (x *GetModelStatisticsRequest) GetModels() []*ModelSelector {
 // Counters by model.
 type GetModelStatisticsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// By name, then version.
+	// By name.
 	Models        []*ModelStatistics `protobuf:"bytes,1,rep,name=models,proto3" json:"models,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -779,7 +1162,7 @@ type GetModelStatisticsResponse struct {
 
 func (x *GetModelStatisticsResponse) Reset() {
 	*x = GetModelStatisticsResponse{}
-	mi := &file_headworks_v1_model_proto_msgTypes[14]
+	mi := &file_headworks_v1_model_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -791,7 +1174,7 @@ func (x *GetModelStatisticsResponse) String() string {
 func (*GetModelStatisticsResponse) ProtoMessage() {}
 
 func (x *GetModelStatisticsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_headworks_v1_model_proto_msgTypes[14]
+	mi := &file_headworks_v1_model_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -804,7 +1187,7 @@ func (x *GetModelStatisticsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelStatisticsResponse.ProtoReflect.Descriptor instead.
 func (*GetModelStatisticsResponse) Descriptor() ([]byte, []int) {
-	return file_headworks_v1_model_proto_rawDescGZIP(), []int{14}
+	return file_headworks_v1_model_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetModelStatisticsResponse) GetModels() []*ModelStatistics {
@@ -814,24 +1197,26 @@ func (x *GetModelStatisticsResponse) GetModels() []*ModelStatistics {
 	return nil
 }
 
-// Counters of one model since the server started.
+// Counters of one name since the server started, over all that served under it.
 type ModelStatistics struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name, version, generation.
+	// What serves now: name, version, generation.
 	Info *ModelInfo `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
 	// Batches by size.
 	BatchSizes map[uint32]uint64 `protobuf:"bytes,2,rep,name=batch_sizes,json=batchSizes,proto3" json:"batch_sizes,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Seconds in the engine, summed over batches.
 	ExecutedSeconds float64 `protobuf:"fixed64,3,opt,name=executed_seconds,json=executedSeconds,proto3" json:"executed_seconds,omitempty"`
 	// Its frames by outcome, over all streams.
-	Ledger        *Ledger `protobuf:"bytes,4,opt,name=ledger,proto3" json:"ledger,omitempty"`
+	Ledger *Ledger `protobuf:"bytes,4,opt,name=ledger,proto3" json:"ledger,omitempty"`
+	// How its residency went.
+	Residency     *ResidencyCounters `protobuf:"bytes,5,opt,name=residency,proto3" json:"residency,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ModelStatistics) Reset() {
 	*x = ModelStatistics{}
-	mi := &file_headworks_v1_model_proto_msgTypes[15]
+	mi := &file_headworks_v1_model_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -843,7 +1228,7 @@ func (x *ModelStatistics) String() string {
 func (*ModelStatistics) ProtoMessage() {}
 
 func (x *ModelStatistics) ProtoReflect() protoreflect.Message {
-	mi := &file_headworks_v1_model_proto_msgTypes[15]
+	mi := &file_headworks_v1_model_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -856,7 +1241,7 @@ func (x *ModelStatistics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelStatistics.ProtoReflect.Descriptor instead.
 func (*ModelStatistics) Descriptor() ([]byte, []int) {
-	return file_headworks_v1_model_proto_rawDescGZIP(), []int{15}
+	return file_headworks_v1_model_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ModelStatistics) GetInfo() *ModelInfo {
@@ -887,21 +1272,55 @@ func (x *ModelStatistics) GetLedger() *Ledger {
 	return nil
 }
 
+func (x *ModelStatistics) GetResidency() *ResidencyCounters {
+	if x != nil {
+		return x.Residency
+	}
+	return nil
+}
+
 var File_headworks_v1_model_proto protoreflect.FileDescriptor
 
 const file_headworks_v1_model_proto_rawDesc = "" +
 	"\n" +
-	"\x18headworks/v1/model.proto\x12\fheadworks.v1\x1a\x18headworks/v1/frame.proto\"\xd9\x01\n" +
+	"\x18headworks/v1/model.proto\x12\fheadworks.v1\x1a\x18headworks/v1/frame.proto\"\xa1\x03\n" +
 	"\vModelStatus\x12+\n" +
 	"\x04info\x18\x01 \x01(\v2\x17.headworks.v1.ModelInfoR\x04info\x12.\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x18.headworks.v1.ModelStateR\x05state\x12\x16\n" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12%\n" +
 	"\x0eresident_bytes\x18\x04 \x01(\x04R\rresidentBytes\x12\x16\n" +
 	"\x06leases\x18\x05 \x01(\rR\x06leases\x12\x16\n" +
-	"\x06pinned\x18\x06 \x01(\bR\x06pinned\"\x13\n" +
-	"\x11ListModelsRequest\"G\n" +
+	"\x06pinned\x18\x06 \x01(\bR\x06pinned\x12\x18\n" +
+	"\acurrent\x18\a \x01(\bR\acurrent\x12\x1a\n" +
+	"\bbackends\x18\b \x03(\tR\bbackends\x12.\n" +
+	"\x05curve\x18\t \x03(\v2\x18.headworks.v1.CurvePointR\x05curve\x12!\n" +
+	"\ftarget_batch\x18\n" +
+	" \x01(\rR\vtargetBatch\x12=\n" +
+	"\tresidency\x18\v \x01(\v2\x1f.headworks.v1.ResidencyCountersR\tresidency\"E\n" +
+	"\n" +
+	"CurvePoint\x12\x1d\n" +
+	"\n" +
+	"batch_size\x18\x01 \x01(\rR\tbatchSize\x12\x18\n" +
+	"\aseconds\x18\x02 \x01(\x01R\aseconds\"\xd3\x01\n" +
+	"\x11ResidencyCounters\x12\x12\n" +
+	"\x04hits\x18\x01 \x01(\x04R\x04hits\x12\x14\n" +
+	"\x05loads\x18\x02 \x01(\x04R\x05loads\x12\x1a\n" +
+	"\bfailures\x18\x03 \x01(\x04R\bfailures\x12\x1c\n" +
+	"\tevictions\x18\x04 \x01(\x04R\tevictions\x12\x14\n" +
+	"\x05falls\x18\x05 \x01(\x04R\x05falls\x12\x18\n" +
+	"\areloads\x18\x06 \x01(\x04R\areloads\x12*\n" +
+	"\x11last_load_seconds\x18\a \x01(\x01R\x0flastLoadSeconds\"\x8c\x01\n" +
+	"\vModelMemory\x12!\n" +
+	"\fbudget_bytes\x18\x01 \x01(\x04R\vbudgetBytes\x12\x1d\n" +
+	"\n" +
+	"used_bytes\x18\x02 \x01(\x04R\tusedBytes\x12\x1d\n" +
+	"\n" +
+	"over_bytes\x18\x03 \x01(\x04R\toverBytes\x12\x1c\n" +
+	"\tthrashing\x18\x04 \x03(\tR\tthrashing\"\x13\n" +
+	"\x11ListModelsRequest\"z\n" +
 	"\x12ListModelsResponse\x121\n" +
-	"\x06models\x18\x01 \x03(\v2\x19.headworks.v1.ModelStatusR\x06models\"D\n" +
+	"\x06models\x18\x01 \x03(\v2\x19.headworks.v1.ModelStatusR\x06models\x121\n" +
+	"\x06memory\x18\x02 \x01(\v2\x19.headworks.v1.ModelMemoryR\x06memory\"D\n" +
 	"\x0fGetModelRequest\x121\n" +
 	"\x05model\x18\x01 \x01(\v2\x1b.headworks.v1.ModelSelectorR\x05model\"C\n" +
 	"\x10GetModelResponse\x12/\n" +
@@ -921,17 +1340,23 @@ const file_headworks_v1_model_proto_rawDesc = "" +
 	"\x11UnpinModelRequest\x121\n" +
 	"\x05model\x18\x01 \x01(\v2\x1b.headworks.v1.ModelSelectorR\x05model\"E\n" +
 	"\x12UnpinModelResponse\x12/\n" +
+	"\x05model\x18\x01 \x01(\v2\x19.headworks.v1.ModelStatusR\x05model\"Y\n" +
+	"\x10SwapModelRequest\x121\n" +
+	"\x05model\x18\x01 \x01(\v2\x1b.headworks.v1.ModelSelectorR\x05model\x12\x12\n" +
+	"\x04back\x18\x02 \x01(\bR\x04back\"D\n" +
+	"\x11SwapModelResponse\x12/\n" +
 	"\x05model\x18\x01 \x01(\v2\x19.headworks.v1.ModelStatusR\x05model\"P\n" +
 	"\x19GetModelStatisticsRequest\x123\n" +
 	"\x06models\x18\x01 \x03(\v2\x1b.headworks.v1.ModelSelectorR\x06models\"S\n" +
 	"\x1aGetModelStatisticsResponse\x125\n" +
-	"\x06models\x18\x01 \x03(\v2\x1d.headworks.v1.ModelStatisticsR\x06models\"\xa6\x02\n" +
+	"\x06models\x18\x01 \x03(\v2\x1d.headworks.v1.ModelStatisticsR\x06models\"\xe5\x02\n" +
 	"\x0fModelStatistics\x12+\n" +
 	"\x04info\x18\x01 \x01(\v2\x17.headworks.v1.ModelInfoR\x04info\x12N\n" +
 	"\vbatch_sizes\x18\x02 \x03(\v2-.headworks.v1.ModelStatistics.BatchSizesEntryR\n" +
 	"batchSizes\x12)\n" +
 	"\x10executed_seconds\x18\x03 \x01(\x01R\x0fexecutedSeconds\x12,\n" +
-	"\x06ledger\x18\x04 \x01(\v2\x14.headworks.v1.LedgerR\x06ledger\x1a=\n" +
+	"\x06ledger\x18\x04 \x01(\v2\x14.headworks.v1.LedgerR\x06ledger\x12=\n" +
+	"\tresidency\x18\x05 \x01(\v2\x1f.headworks.v1.ResidencyCountersR\tresidency\x1a=\n" +
 	"\x0fBatchSizesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\rR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01*\xa1\x01\n" +
@@ -942,7 +1367,7 @@ const file_headworks_v1_model_proto_rawDesc = "" +
 	"\x13MODEL_STATE_LOADING\x10\x02\x12\x15\n" +
 	"\x11MODEL_STATE_READY\x10\x03\x12\x18\n" +
 	"\x14MODEL_STATE_DEGRADED\x10\x04\x12\x16\n" +
-	"\x12MODEL_STATE_FAILED\x10\x052\xd1\x04\n" +
+	"\x12MODEL_STATE_FAILED\x10\x052\x9f\x05\n" +
 	"\fModelService\x12O\n" +
 	"\n" +
 	"ListModels\x12\x1f.headworks.v1.ListModelsRequest\x1a .headworks.v1.ListModelsResponse\x12I\n" +
@@ -951,7 +1376,8 @@ const file_headworks_v1_model_proto_rawDesc = "" +
 	"\vUnloadModel\x12 .headworks.v1.UnloadModelRequest\x1a!.headworks.v1.UnloadModelResponse\x12I\n" +
 	"\bPinModel\x12\x1d.headworks.v1.PinModelRequest\x1a\x1e.headworks.v1.PinModelResponse\x12O\n" +
 	"\n" +
-	"UnpinModel\x12\x1f.headworks.v1.UnpinModelRequest\x1a .headworks.v1.UnpinModelResponse\x12g\n" +
+	"UnpinModel\x12\x1f.headworks.v1.UnpinModelRequest\x1a .headworks.v1.UnpinModelResponse\x12L\n" +
+	"\tSwapModel\x12\x1e.headworks.v1.SwapModelRequest\x1a\x1f.headworks.v1.SwapModelResponse\x12g\n" +
 	"\x12GetModelStatistics\x12'.headworks.v1.GetModelStatisticsRequest\x1a(.headworks.v1.GetModelStatisticsResponseb\x06proto3"
 
 var (
@@ -967,68 +1393,81 @@ func file_headworks_v1_model_proto_rawDescGZIP() []byte {
 }
 
 var file_headworks_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_headworks_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_headworks_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_headworks_v1_model_proto_goTypes = []any{
 	(ModelState)(0),                    // 0: headworks.v1.ModelState
 	(*ModelStatus)(nil),                // 1: headworks.v1.ModelStatus
-	(*ListModelsRequest)(nil),          // 2: headworks.v1.ListModelsRequest
-	(*ListModelsResponse)(nil),         // 3: headworks.v1.ListModelsResponse
-	(*GetModelRequest)(nil),            // 4: headworks.v1.GetModelRequest
-	(*GetModelResponse)(nil),           // 5: headworks.v1.GetModelResponse
-	(*LoadModelRequest)(nil),           // 6: headworks.v1.LoadModelRequest
-	(*LoadModelResponse)(nil),          // 7: headworks.v1.LoadModelResponse
-	(*UnloadModelRequest)(nil),         // 8: headworks.v1.UnloadModelRequest
-	(*UnloadModelResponse)(nil),        // 9: headworks.v1.UnloadModelResponse
-	(*PinModelRequest)(nil),            // 10: headworks.v1.PinModelRequest
-	(*PinModelResponse)(nil),           // 11: headworks.v1.PinModelResponse
-	(*UnpinModelRequest)(nil),          // 12: headworks.v1.UnpinModelRequest
-	(*UnpinModelResponse)(nil),         // 13: headworks.v1.UnpinModelResponse
-	(*GetModelStatisticsRequest)(nil),  // 14: headworks.v1.GetModelStatisticsRequest
-	(*GetModelStatisticsResponse)(nil), // 15: headworks.v1.GetModelStatisticsResponse
-	(*ModelStatistics)(nil),            // 16: headworks.v1.ModelStatistics
-	nil,                                // 17: headworks.v1.ModelStatistics.BatchSizesEntry
-	(*ModelInfo)(nil),                  // 18: headworks.v1.ModelInfo
-	(*ModelSelector)(nil),              // 19: headworks.v1.ModelSelector
-	(*Ledger)(nil),                     // 20: headworks.v1.Ledger
+	(*CurvePoint)(nil),                 // 2: headworks.v1.CurvePoint
+	(*ResidencyCounters)(nil),          // 3: headworks.v1.ResidencyCounters
+	(*ModelMemory)(nil),                // 4: headworks.v1.ModelMemory
+	(*ListModelsRequest)(nil),          // 5: headworks.v1.ListModelsRequest
+	(*ListModelsResponse)(nil),         // 6: headworks.v1.ListModelsResponse
+	(*GetModelRequest)(nil),            // 7: headworks.v1.GetModelRequest
+	(*GetModelResponse)(nil),           // 8: headworks.v1.GetModelResponse
+	(*LoadModelRequest)(nil),           // 9: headworks.v1.LoadModelRequest
+	(*LoadModelResponse)(nil),          // 10: headworks.v1.LoadModelResponse
+	(*UnloadModelRequest)(nil),         // 11: headworks.v1.UnloadModelRequest
+	(*UnloadModelResponse)(nil),        // 12: headworks.v1.UnloadModelResponse
+	(*PinModelRequest)(nil),            // 13: headworks.v1.PinModelRequest
+	(*PinModelResponse)(nil),           // 14: headworks.v1.PinModelResponse
+	(*UnpinModelRequest)(nil),          // 15: headworks.v1.UnpinModelRequest
+	(*UnpinModelResponse)(nil),         // 16: headworks.v1.UnpinModelResponse
+	(*SwapModelRequest)(nil),           // 17: headworks.v1.SwapModelRequest
+	(*SwapModelResponse)(nil),          // 18: headworks.v1.SwapModelResponse
+	(*GetModelStatisticsRequest)(nil),  // 19: headworks.v1.GetModelStatisticsRequest
+	(*GetModelStatisticsResponse)(nil), // 20: headworks.v1.GetModelStatisticsResponse
+	(*ModelStatistics)(nil),            // 21: headworks.v1.ModelStatistics
+	nil,                                // 22: headworks.v1.ModelStatistics.BatchSizesEntry
+	(*ModelInfo)(nil),                  // 23: headworks.v1.ModelInfo
+	(*ModelSelector)(nil),              // 24: headworks.v1.ModelSelector
+	(*Ledger)(nil),                     // 25: headworks.v1.Ledger
 }
 var file_headworks_v1_model_proto_depIdxs = []int32{
-	18, // 0: headworks.v1.ModelStatus.info:type_name -> headworks.v1.ModelInfo
+	23, // 0: headworks.v1.ModelStatus.info:type_name -> headworks.v1.ModelInfo
 	0,  // 1: headworks.v1.ModelStatus.state:type_name -> headworks.v1.ModelState
-	1,  // 2: headworks.v1.ListModelsResponse.models:type_name -> headworks.v1.ModelStatus
-	19, // 3: headworks.v1.GetModelRequest.model:type_name -> headworks.v1.ModelSelector
-	1,  // 4: headworks.v1.GetModelResponse.model:type_name -> headworks.v1.ModelStatus
-	19, // 5: headworks.v1.LoadModelRequest.model:type_name -> headworks.v1.ModelSelector
-	1,  // 6: headworks.v1.LoadModelResponse.model:type_name -> headworks.v1.ModelStatus
-	19, // 7: headworks.v1.UnloadModelRequest.model:type_name -> headworks.v1.ModelSelector
-	1,  // 8: headworks.v1.UnloadModelResponse.model:type_name -> headworks.v1.ModelStatus
-	19, // 9: headworks.v1.PinModelRequest.model:type_name -> headworks.v1.ModelSelector
-	1,  // 10: headworks.v1.PinModelResponse.model:type_name -> headworks.v1.ModelStatus
-	19, // 11: headworks.v1.UnpinModelRequest.model:type_name -> headworks.v1.ModelSelector
-	1,  // 12: headworks.v1.UnpinModelResponse.model:type_name -> headworks.v1.ModelStatus
-	19, // 13: headworks.v1.GetModelStatisticsRequest.models:type_name -> headworks.v1.ModelSelector
-	16, // 14: headworks.v1.GetModelStatisticsResponse.models:type_name -> headworks.v1.ModelStatistics
-	18, // 15: headworks.v1.ModelStatistics.info:type_name -> headworks.v1.ModelInfo
-	17, // 16: headworks.v1.ModelStatistics.batch_sizes:type_name -> headworks.v1.ModelStatistics.BatchSizesEntry
-	20, // 17: headworks.v1.ModelStatistics.ledger:type_name -> headworks.v1.Ledger
-	2,  // 18: headworks.v1.ModelService.ListModels:input_type -> headworks.v1.ListModelsRequest
-	4,  // 19: headworks.v1.ModelService.GetModel:input_type -> headworks.v1.GetModelRequest
-	6,  // 20: headworks.v1.ModelService.LoadModel:input_type -> headworks.v1.LoadModelRequest
-	8,  // 21: headworks.v1.ModelService.UnloadModel:input_type -> headworks.v1.UnloadModelRequest
-	10, // 22: headworks.v1.ModelService.PinModel:input_type -> headworks.v1.PinModelRequest
-	12, // 23: headworks.v1.ModelService.UnpinModel:input_type -> headworks.v1.UnpinModelRequest
-	14, // 24: headworks.v1.ModelService.GetModelStatistics:input_type -> headworks.v1.GetModelStatisticsRequest
-	3,  // 25: headworks.v1.ModelService.ListModels:output_type -> headworks.v1.ListModelsResponse
-	5,  // 26: headworks.v1.ModelService.GetModel:output_type -> headworks.v1.GetModelResponse
-	7,  // 27: headworks.v1.ModelService.LoadModel:output_type -> headworks.v1.LoadModelResponse
-	9,  // 28: headworks.v1.ModelService.UnloadModel:output_type -> headworks.v1.UnloadModelResponse
-	11, // 29: headworks.v1.ModelService.PinModel:output_type -> headworks.v1.PinModelResponse
-	13, // 30: headworks.v1.ModelService.UnpinModel:output_type -> headworks.v1.UnpinModelResponse
-	15, // 31: headworks.v1.ModelService.GetModelStatistics:output_type -> headworks.v1.GetModelStatisticsResponse
-	25, // [25:32] is the sub-list for method output_type
-	18, // [18:25] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	2,  // 2: headworks.v1.ModelStatus.curve:type_name -> headworks.v1.CurvePoint
+	3,  // 3: headworks.v1.ModelStatus.residency:type_name -> headworks.v1.ResidencyCounters
+	1,  // 4: headworks.v1.ListModelsResponse.models:type_name -> headworks.v1.ModelStatus
+	4,  // 5: headworks.v1.ListModelsResponse.memory:type_name -> headworks.v1.ModelMemory
+	24, // 6: headworks.v1.GetModelRequest.model:type_name -> headworks.v1.ModelSelector
+	1,  // 7: headworks.v1.GetModelResponse.model:type_name -> headworks.v1.ModelStatus
+	24, // 8: headworks.v1.LoadModelRequest.model:type_name -> headworks.v1.ModelSelector
+	1,  // 9: headworks.v1.LoadModelResponse.model:type_name -> headworks.v1.ModelStatus
+	24, // 10: headworks.v1.UnloadModelRequest.model:type_name -> headworks.v1.ModelSelector
+	1,  // 11: headworks.v1.UnloadModelResponse.model:type_name -> headworks.v1.ModelStatus
+	24, // 12: headworks.v1.PinModelRequest.model:type_name -> headworks.v1.ModelSelector
+	1,  // 13: headworks.v1.PinModelResponse.model:type_name -> headworks.v1.ModelStatus
+	24, // 14: headworks.v1.UnpinModelRequest.model:type_name -> headworks.v1.ModelSelector
+	1,  // 15: headworks.v1.UnpinModelResponse.model:type_name -> headworks.v1.ModelStatus
+	24, // 16: headworks.v1.SwapModelRequest.model:type_name -> headworks.v1.ModelSelector
+	1,  // 17: headworks.v1.SwapModelResponse.model:type_name -> headworks.v1.ModelStatus
+	24, // 18: headworks.v1.GetModelStatisticsRequest.models:type_name -> headworks.v1.ModelSelector
+	21, // 19: headworks.v1.GetModelStatisticsResponse.models:type_name -> headworks.v1.ModelStatistics
+	23, // 20: headworks.v1.ModelStatistics.info:type_name -> headworks.v1.ModelInfo
+	22, // 21: headworks.v1.ModelStatistics.batch_sizes:type_name -> headworks.v1.ModelStatistics.BatchSizesEntry
+	25, // 22: headworks.v1.ModelStatistics.ledger:type_name -> headworks.v1.Ledger
+	3,  // 23: headworks.v1.ModelStatistics.residency:type_name -> headworks.v1.ResidencyCounters
+	5,  // 24: headworks.v1.ModelService.ListModels:input_type -> headworks.v1.ListModelsRequest
+	7,  // 25: headworks.v1.ModelService.GetModel:input_type -> headworks.v1.GetModelRequest
+	9,  // 26: headworks.v1.ModelService.LoadModel:input_type -> headworks.v1.LoadModelRequest
+	11, // 27: headworks.v1.ModelService.UnloadModel:input_type -> headworks.v1.UnloadModelRequest
+	13, // 28: headworks.v1.ModelService.PinModel:input_type -> headworks.v1.PinModelRequest
+	15, // 29: headworks.v1.ModelService.UnpinModel:input_type -> headworks.v1.UnpinModelRequest
+	17, // 30: headworks.v1.ModelService.SwapModel:input_type -> headworks.v1.SwapModelRequest
+	19, // 31: headworks.v1.ModelService.GetModelStatistics:input_type -> headworks.v1.GetModelStatisticsRequest
+	6,  // 32: headworks.v1.ModelService.ListModels:output_type -> headworks.v1.ListModelsResponse
+	8,  // 33: headworks.v1.ModelService.GetModel:output_type -> headworks.v1.GetModelResponse
+	10, // 34: headworks.v1.ModelService.LoadModel:output_type -> headworks.v1.LoadModelResponse
+	12, // 35: headworks.v1.ModelService.UnloadModel:output_type -> headworks.v1.UnloadModelResponse
+	14, // 36: headworks.v1.ModelService.PinModel:output_type -> headworks.v1.PinModelResponse
+	16, // 37: headworks.v1.ModelService.UnpinModel:output_type -> headworks.v1.UnpinModelResponse
+	18, // 38: headworks.v1.ModelService.SwapModel:output_type -> headworks.v1.SwapModelResponse
+	20, // 39: headworks.v1.ModelService.GetModelStatistics:output_type -> headworks.v1.GetModelStatisticsResponse
+	32, // [32:40] is the sub-list for method output_type
+	24, // [24:32] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_headworks_v1_model_proto_init() }
@@ -1043,7 +1482,7 @@ func file_headworks_v1_model_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_headworks_v1_model_proto_rawDesc), len(file_headworks_v1_model_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

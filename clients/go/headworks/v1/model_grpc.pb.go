@@ -27,6 +27,7 @@ const (
 	ModelService_UnloadModel_FullMethodName        = "/headworks.v1.ModelService/UnloadModel"
 	ModelService_PinModel_FullMethodName           = "/headworks.v1.ModelService/PinModel"
 	ModelService_UnpinModel_FullMethodName         = "/headworks.v1.ModelService/UnpinModel"
+	ModelService_SwapModel_FullMethodName          = "/headworks.v1.ModelService/SwapModel"
 	ModelService_GetModelStatistics_FullMethodName = "/headworks.v1.ModelService/GetModelStatistics"
 )
 
@@ -34,20 +35,26 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Lists and moves models. Off unless the server was asked for it.
+// Lists and moves models. Off unless the server was asked for it; a name that the server does not serve is NOT_FOUND.
 type ModelServiceClient interface {
-	// All models of the repository, resident or not.
+	// All models that the server knows, resident or not, and the memory they share.
 	ListModels(ctx context.Context, in *ListModelsRequest, opts ...grpc.CallOption) (*ListModelsResponse, error)
-	// One model. NOT_FOUND where the repository has none of that name.
+	// One model.
 	GetModel(ctx context.Context, in *GetModelRequest, opts ...grpc.CallOption) (*GetModelResponse, error)
-	// Loads and warms a model; returns when it is ready. RESOURCE_EXHAUSTED where leases fill the memory.
+	// Loads and warms a model; returns when it is ready. RESOURCE_EXHAUSTED where leases and pins fill the memory,
+	// FAILED_PRECONDITION where the model cannot be loaded. A version that lies in the folder and is not the one served
+	// is loaded beside it, and serves streams that ask for it by its version.
 	LoadModel(ctx context.Context, in *LoadModelRequest, opts ...grpc.CallOption) (*LoadModelResponse, error)
-	// Unloads a model. FAILED_PRECONDITION while streams lease it.
+	// Unloads a model. FAILED_PRECONDITION while it is leased or pinned.
 	UnloadModel(ctx context.Context, in *UnloadModelRequest, opts ...grpc.CallOption) (*UnloadModelResponse, error)
-	// Keeps a model resident until it is unpinned.
+	// Loads a model if need be, and keeps it resident until it is unpinned.
 	PinModel(ctx context.Context, in *PinModelRequest, opts ...grpc.CallOption) (*PinModelResponse, error)
 	// Makes a pinned model an ordinary one.
 	UnpinModel(ctx context.Context, in *UnpinModelRequest, opts ...grpc.CallOption) (*UnpinModelResponse, error)
+	// Serves another version of a model: it is loaded and warmed beside the old one, then the streams are moved between
+	// batches. Where it fails, is slower than its description allows, or does not fit beside the old one, the old one
+	// goes on: FAILED_PRECONDITION or RESOURCE_EXHAUSTED.
+	SwapModel(ctx context.Context, in *SwapModelRequest, opts ...grpc.CallOption) (*SwapModelResponse, error)
 	// Counters of the models since the server started.
 	GetModelStatistics(ctx context.Context, in *GetModelStatisticsRequest, opts ...grpc.CallOption) (*GetModelStatisticsResponse, error)
 }
@@ -120,6 +127,16 @@ func (c *modelServiceClient) UnpinModel(ctx context.Context, in *UnpinModelReque
 	return out, nil
 }
 
+func (c *modelServiceClient) SwapModel(ctx context.Context, in *SwapModelRequest, opts ...grpc.CallOption) (*SwapModelResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SwapModelResponse)
+	err := c.cc.Invoke(ctx, ModelService_SwapModel_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *modelServiceClient) GetModelStatistics(ctx context.Context, in *GetModelStatisticsRequest, opts ...grpc.CallOption) (*GetModelStatisticsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetModelStatisticsResponse)
@@ -134,20 +151,26 @@ func (c *modelServiceClient) GetModelStatistics(ctx context.Context, in *GetMode
 // All implementations must embed UnimplementedModelServiceServer
 // for forward compatibility.
 //
-// Lists and moves models. Off unless the server was asked for it.
+// Lists and moves models. Off unless the server was asked for it; a name that the server does not serve is NOT_FOUND.
 type ModelServiceServer interface {
-	// All models of the repository, resident or not.
+	// All models that the server knows, resident or not, and the memory they share.
 	ListModels(context.Context, *ListModelsRequest) (*ListModelsResponse, error)
-	// One model. NOT_FOUND where the repository has none of that name.
+	// One model.
 	GetModel(context.Context, *GetModelRequest) (*GetModelResponse, error)
-	// Loads and warms a model; returns when it is ready. RESOURCE_EXHAUSTED where leases fill the memory.
+	// Loads and warms a model; returns when it is ready. RESOURCE_EXHAUSTED where leases and pins fill the memory,
+	// FAILED_PRECONDITION where the model cannot be loaded. A version that lies in the folder and is not the one served
+	// is loaded beside it, and serves streams that ask for it by its version.
 	LoadModel(context.Context, *LoadModelRequest) (*LoadModelResponse, error)
-	// Unloads a model. FAILED_PRECONDITION while streams lease it.
+	// Unloads a model. FAILED_PRECONDITION while it is leased or pinned.
 	UnloadModel(context.Context, *UnloadModelRequest) (*UnloadModelResponse, error)
-	// Keeps a model resident until it is unpinned.
+	// Loads a model if need be, and keeps it resident until it is unpinned.
 	PinModel(context.Context, *PinModelRequest) (*PinModelResponse, error)
 	// Makes a pinned model an ordinary one.
 	UnpinModel(context.Context, *UnpinModelRequest) (*UnpinModelResponse, error)
+	// Serves another version of a model: it is loaded and warmed beside the old one, then the streams are moved between
+	// batches. Where it fails, is slower than its description allows, or does not fit beside the old one, the old one
+	// goes on: FAILED_PRECONDITION or RESOURCE_EXHAUSTED.
+	SwapModel(context.Context, *SwapModelRequest) (*SwapModelResponse, error)
 	// Counters of the models since the server started.
 	GetModelStatistics(context.Context, *GetModelStatisticsRequest) (*GetModelStatisticsResponse, error)
 	mustEmbedUnimplementedModelServiceServer()
@@ -177,6 +200,9 @@ func (UnimplementedModelServiceServer) PinModel(context.Context, *PinModelReques
 }
 func (UnimplementedModelServiceServer) UnpinModel(context.Context, *UnpinModelRequest) (*UnpinModelResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UnpinModel not implemented")
+}
+func (UnimplementedModelServiceServer) SwapModel(context.Context, *SwapModelRequest) (*SwapModelResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SwapModel not implemented")
 }
 func (UnimplementedModelServiceServer) GetModelStatistics(context.Context, *GetModelStatisticsRequest) (*GetModelStatisticsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetModelStatistics not implemented")
@@ -310,6 +336,24 @@ func _ModelService_UnpinModel_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ModelService_SwapModel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SwapModelRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ModelServiceServer).SwapModel(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ModelService_SwapModel_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ModelServiceServer).SwapModel(ctx, req.(*SwapModelRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ModelService_GetModelStatistics_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetModelStatisticsRequest)
 	if err := dec(in); err != nil {
@@ -358,6 +402,10 @@ var ModelService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UnpinModel",
 			Handler:    _ModelService_UnpinModel_Handler,
+		},
+		{
+			MethodName: "SwapModel",
+			Handler:    _ModelService_SwapModel_Handler,
 		},
 		{
 			MethodName: "GetModelStatistics",

@@ -434,7 +434,7 @@ class Credit(_message.Message):
     def __init__(self, frames_allowed: _Optional[int] = ...) -> None: ...
 
 class Notice(_message.Message):
-    __slots__ = ("kind", "detail", "grace_ms", "first_frame_id", "generation", "model")
+    __slots__ = ("kind", "detail", "grace_ms", "first_frame_id", "generation", "model", "model_info")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[Notice.Kind]
@@ -453,13 +453,15 @@ class Notice(_message.Message):
     FIRST_FRAME_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_INFO_FIELD_NUMBER: _ClassVar[int]
     kind: Notice.Kind
     detail: str
     grace_ms: int
     first_frame_id: int
     generation: int
     model: str
-    def __init__(self, kind: _Optional[_Union[Notice.Kind, str]] = ..., detail: _Optional[str] = ..., grace_ms: _Optional[int] = ..., first_frame_id: _Optional[int] = ..., generation: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
+    model_info: ModelInfo
+    def __init__(self, kind: _Optional[_Union[Notice.Kind, str]] = ..., detail: _Optional[str] = ..., grace_ms: _Optional[int] = ..., first_frame_id: _Optional[int] = ..., generation: _Optional[int] = ..., model: _Optional[str] = ..., model_info: _Optional[_Union[ModelInfo, _Mapping]] = ...) -> None: ...
 
 class Pong(_message.Message):
     __slots__ = ("nonce",)

@@ -24,30 +24,80 @@ MODEL_STATE_DEGRADED: ModelState
 MODEL_STATE_FAILED: ModelState
 
 class ModelStatus(_message.Message):
-    __slots__ = ("info", "state", "detail", "resident_bytes", "leases", "pinned")
+    __slots__ = ("info", "state", "detail", "resident_bytes", "leases", "pinned", "current", "backends", "curve", "target_batch", "residency")
     INFO_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     LEASES_FIELD_NUMBER: _ClassVar[int]
     PINNED_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_FIELD_NUMBER: _ClassVar[int]
+    BACKENDS_FIELD_NUMBER: _ClassVar[int]
+    CURVE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_BATCH_FIELD_NUMBER: _ClassVar[int]
+    RESIDENCY_FIELD_NUMBER: _ClassVar[int]
     info: _frame_pb2.ModelInfo
     state: ModelState
     detail: str
     resident_bytes: int
     leases: int
     pinned: bool
-    def __init__(self, info: _Optional[_Union[_frame_pb2.ModelInfo, _Mapping]] = ..., state: _Optional[_Union[ModelState, str]] = ..., detail: _Optional[str] = ..., resident_bytes: _Optional[int] = ..., leases: _Optional[int] = ..., pinned: bool = ...) -> None: ...
+    current: bool
+    backends: _containers.RepeatedScalarFieldContainer[str]
+    curve: _containers.RepeatedCompositeFieldContainer[CurvePoint]
+    target_batch: int
+    residency: ResidencyCounters
+    def __init__(self, info: _Optional[_Union[_frame_pb2.ModelInfo, _Mapping]] = ..., state: _Optional[_Union[ModelState, str]] = ..., detail: _Optional[str] = ..., resident_bytes: _Optional[int] = ..., leases: _Optional[int] = ..., pinned: bool = ..., current: bool = ..., backends: _Optional[_Iterable[str]] = ..., curve: _Optional[_Iterable[_Union[CurvePoint, _Mapping]]] = ..., target_batch: _Optional[int] = ..., residency: _Optional[_Union[ResidencyCounters, _Mapping]] = ...) -> None: ...
+
+class CurvePoint(_message.Message):
+    __slots__ = ("batch_size", "seconds")
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    batch_size: int
+    seconds: float
+    def __init__(self, batch_size: _Optional[int] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class ResidencyCounters(_message.Message):
+    __slots__ = ("hits", "loads", "failures", "evictions", "falls", "reloads", "last_load_seconds")
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    LOADS_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    EVICTIONS_FIELD_NUMBER: _ClassVar[int]
+    FALLS_FIELD_NUMBER: _ClassVar[int]
+    RELOADS_FIELD_NUMBER: _ClassVar[int]
+    LAST_LOAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    hits: int
+    loads: int
+    failures: int
+    evictions: int
+    falls: int
+    reloads: int
+    last_load_seconds: float
+    def __init__(self, hits: _Optional[int] = ..., loads: _Optional[int] = ..., failures: _Optional[int] = ..., evictions: _Optional[int] = ..., falls: _Optional[int] = ..., reloads: _Optional[int] = ..., last_load_seconds: _Optional[float] = ...) -> None: ...
+
+class ModelMemory(_message.Message):
+    __slots__ = ("budget_bytes", "used_bytes", "over_bytes", "thrashing")
+    BUDGET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    OVER_BYTES_FIELD_NUMBER: _ClassVar[int]
+    THRASHING_FIELD_NUMBER: _ClassVar[int]
+    budget_bytes: int
+    used_bytes: int
+    over_bytes: int
+    thrashing: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, budget_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., over_bytes: _Optional[int] = ..., thrashing: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class ListModelsResponse(_message.Message):
-    __slots__ = ("models",)
+    __slots__ = ("models", "memory")
     MODELS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
     models: _containers.RepeatedCompositeFieldContainer[ModelStatus]
-    def __init__(self, models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ...) -> None: ...
+    memory: ModelMemory
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ..., memory: _Optional[_Union[ModelMemory, _Mapping]] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ("model",)
@@ -109,6 +159,20 @@ class UnpinModelResponse(_message.Message):
     model: ModelStatus
     def __init__(self, model: _Optional[_Union[ModelStatus, _Mapping]] = ...) -> None: ...
 
+class SwapModelRequest(_message.Message):
+    __slots__ = ("model", "back")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BACK_FIELD_NUMBER: _ClassVar[int]
+    model: _frame_pb2.ModelSelector
+    back: bool
+    def __init__(self, model: _Optional[_Union[_frame_pb2.ModelSelector, _Mapping]] = ..., back: bool = ...) -> None: ...
+
+class SwapModelResponse(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: ModelStatus
+    def __init__(self, model: _Optional[_Union[ModelStatus, _Mapping]] = ...) -> None: ...
+
 class GetModelStatisticsRequest(_message.Message):
     __slots__ = ("models",)
     MODELS_FIELD_NUMBER: _ClassVar[int]
@@ -122,7 +186,7 @@ class GetModelStatisticsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[ModelStatistics, _Mapping]]] = ...) -> None: ...
 
 class ModelStatistics(_message.Message):
-    __slots__ = ("info", "batch_sizes", "executed_seconds", "ledger")
+    __slots__ = ("info", "batch_sizes", "executed_seconds", "ledger", "residency")
     class BatchSizesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -134,8 +198,10 @@ class ModelStatistics(_message.Message):
     BATCH_SIZES_FIELD_NUMBER: _ClassVar[int]
     EXECUTED_SECONDS_FIELD_NUMBER: _ClassVar[int]
     LEDGER_FIELD_NUMBER: _ClassVar[int]
+    RESIDENCY_FIELD_NUMBER: _ClassVar[int]
     info: _frame_pb2.ModelInfo
     batch_sizes: _containers.ScalarMap[int, int]
     executed_seconds: float
     ledger: _frame_pb2.Ledger
-    def __init__(self, info: _Optional[_Union[_frame_pb2.ModelInfo, _Mapping]] = ..., batch_sizes: _Optional[_Mapping[int, int]] = ..., executed_seconds: _Optional[float] = ..., ledger: _Optional[_Union[_frame_pb2.Ledger, _Mapping]] = ...) -> None: ...
+    residency: ResidencyCounters
+    def __init__(self, info: _Optional[_Union[_frame_pb2.ModelInfo, _Mapping]] = ..., batch_sizes: _Optional[_Mapping[int, int]] = ..., executed_seconds: _Optional[float] = ..., ledger: _Optional[_Union[_frame_pb2.Ledger, _Mapping]] = ..., residency: _Optional[_Union[ResidencyCounters, _Mapping]] = ...) -> None: ...

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub(object):
-    """Lists and moves models. Off unless the server was asked for it.
+    """Lists and moves models. Off unless the server was asked for it; a name that the server does not serve is NOT_FOUND.
     """
 
     def __init__(self, channel):
@@ -65,6 +65,11 @@ class ModelServiceStub(object):
                 request_serializer=headworks_dot_v1_dot_model__pb2.UnpinModelRequest.SerializeToString,
                 response_deserializer=headworks_dot_v1_dot_model__pb2.UnpinModelResponse.FromString,
                 _registered_method=True)
+        self.SwapModel = channel.unary_unary(
+                '/headworks.v1.ModelService/SwapModel',
+                request_serializer=headworks_dot_v1_dot_model__pb2.SwapModelRequest.SerializeToString,
+                response_deserializer=headworks_dot_v1_dot_model__pb2.SwapModelResponse.FromString,
+                _registered_method=True)
         self.GetModelStatistics = channel.unary_unary(
                 '/headworks.v1.ModelService/GetModelStatistics',
                 request_serializer=headworks_dot_v1_dot_model__pb2.GetModelStatisticsRequest.SerializeToString,
@@ -73,39 +78,41 @@ class ModelServiceStub(object):
 
 
 class ModelServiceServicer(object):
-    """Lists and moves models. Off unless the server was asked for it.
+    """Lists and moves models. Off unless the server was asked for it; a name that the server does not serve is NOT_FOUND.
     """
 
     def ListModels(self, request, context):
-        """All models of the repository, resident or not.
+        """All models that the server knows, resident or not, and the memory they share.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """One model. NOT_FOUND where the repository has none of that name.
+        """One model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LoadModel(self, request, context):
-        """Loads and warms a model; returns when it is ready. RESOURCE_EXHAUSTED where leases fill the memory.
+        """Loads and warms a model; returns when it is ready. RESOURCE_EXHAUSTED where leases and pins fill the memory,
+        FAILED_PRECONDITION where the model cannot be loaded. A version that lies in the folder and is not the one served
+        is loaded beside it, and serves streams that ask for it by its version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnloadModel(self, request, context):
-        """Unloads a model. FAILED_PRECONDITION while streams lease it.
+        """Unloads a model. FAILED_PRECONDITION while it is leased or pinned.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PinModel(self, request, context):
-        """Keeps a model resident until it is unpinned.
+        """Loads a model if need be, and keeps it resident until it is unpinned.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,6 +120,15 @@ class ModelServiceServicer(object):
 
     def UnpinModel(self, request, context):
         """Makes a pinned model an ordinary one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SwapModel(self, request, context):
+        """Serves another version of a model: it is loaded and warmed beside the old one, then the streams are moved between
+        batches. Where it fails, is slower than its description allows, or does not fit beside the old one, the old one
+        goes on: FAILED_PRECONDITION or RESOURCE_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,6 +174,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=headworks_dot_v1_dot_model__pb2.UnpinModelRequest.FromString,
                     response_serializer=headworks_dot_v1_dot_model__pb2.UnpinModelResponse.SerializeToString,
             ),
+            'SwapModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.SwapModel,
+                    request_deserializer=headworks_dot_v1_dot_model__pb2.SwapModelRequest.FromString,
+                    response_serializer=headworks_dot_v1_dot_model__pb2.SwapModelResponse.SerializeToString,
+            ),
             'GetModelStatistics': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModelStatistics,
                     request_deserializer=headworks_dot_v1_dot_model__pb2.GetModelStatisticsRequest.FromString,
@@ -172,7 +193,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService(object):
-    """Lists and moves models. Off unless the server was asked for it.
+    """Lists and moves models. Off unless the server was asked for it; a name that the server does not serve is NOT_FOUND.
     """
 
     @staticmethod
@@ -327,6 +348,33 @@ class ModelService(object):
             '/headworks.v1.ModelService/UnpinModel',
             headworks_dot_v1_dot_model__pb2.UnpinModelRequest.SerializeToString,
             headworks_dot_v1_dot_model__pb2.UnpinModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SwapModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headworks.v1.ModelService/SwapModel',
+            headworks_dot_v1_dot_model__pb2.SwapModelRequest.SerializeToString,
+            headworks_dot_v1_dot_model__pb2.SwapModelResponse.FromString,
             options,
             channel_credentials,
             insecure,
