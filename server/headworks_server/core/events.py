@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
+from headworks_server.core.facts import ModelFacts
 from headworks_server.core.outcomes import CloseReason, DropReason, DropStage, FrameErrorCode
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class NoticeKind(IntEnum):
     DRAINING = 1
     DEGRADED = 2
     RESTORED = 3
+    MODEL_CHANGED = 4
 
 
 # Outcomes: what became of a frame.
@@ -64,6 +66,8 @@ REPLACED = DropOutcome(DropReason.REPLACED_BY_NEWER, DropStage.BEFORE_DECODE)
 QUEUE_FULL = DropOutcome(DropReason.QUEUE_FULL, DropStage.INGRESS)
 RATE_LIMITED = DropOutcome(DropReason.RATE_LIMIT, DropStage.INGRESS)
 OVERFLOWED = DropOutcome(DropReason.OUTBOX_OVERFLOW, DropStage.AFTER_INFER)
+LOADING_ARRIVAL = DropOutcome(DropReason.MODEL_LOADING, DropStage.INGRESS)
+LOADING_WAITING = DropOutcome(DropReason.MODEL_LOADING, DropStage.BEFORE_DECODE)
 TURNED_AWAY = DropOutcome(DropReason.DRAINING, DropStage.INGRESS)
 DRAINED_WAITING = DropOutcome(DropReason.DRAINING, DropStage.BEFORE_DECODE)
 CANCELLED_WAITING = DropOutcome(DropReason.CANCELLED, DropStage.BEFORE_DECODE)
@@ -148,12 +152,17 @@ class CreditEvent:
 
 @dataclass(slots=True)
 class NoticeEvent:
-    """Something about the stream changed."""
+    """Something about the stream changed.
+
+    `first_frame_id` and `facts` are of MODEL_CHANGED: the model as it serves from that frame on.
+    """
 
     kind: NoticeKind
     detail: str = ""
     grace_ms: int = 0
     model: str = ""
+    first_frame_id: int = 0
+    facts: ModelFacts | None = None
 
 
 @dataclass(slots=True)

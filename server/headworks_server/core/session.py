@@ -18,8 +18,8 @@ from headworks_server.core.events import (
     CANCELLED_WAITING,
     DRAINED_WAITING,
     IGNORE,
+    LOADING_WAITING,
     QUEUE_FULL,
-    RATE_LIMITED,
     REPLACED,
     SHUT_DOWN,
     TURNED_AWAY,
@@ -39,14 +39,16 @@ from headworks_server.core.events import (
     Replace,
     ResultOutcome,
 )
+from headworks_server.core.facts import ModelFacts
 from headworks_server.core.frame import Frame
-from headworks_server.core.grant import Grant, Policy
+from headworks_server.core.gate import Gate
+from headworks_server.core.grant import Grant
 from headworks_server.core.ledger import Ledger
 from headworks_server.core.limits import NS_PER_MS, SessionLimits
 from headworks_server.core.mailbox import LatestMailbox, Mailbox, make_mailbox
 from headworks_server.core.outbox import Outbox, frames_of
 from headworks_server.core.outcomes import CloseReason, DropReason, DropStage, FrameErrorCode
-from headworks_server.core.rate import Rate
+from headworks_server.core.readiness import Readiness
 from headworks_server.core.states import CLOSING_STATES, TRANSITIONS, Input, State, out_of_place
 
 
@@ -67,16 +69,13 @@ class StreamSession:
         "_budget",
         "_control",
         "_credit",
+        "_gate",
         "_grace_end_ns",
-        "_guarded",
         "_last_frame_id",
         "_last_read_ns",
         "_limits",
         "_mailbox",
-        "_max_in_flight",
         "_outbox",
-        "_pacer",
-        "_rate",
         "_row",
         "_status",
         "closing",
@@ -100,16 +99,9 @@ class StreamSession:
         self._budget = budget
         self._mailbox: Mailbox = LatestMailbox(budget)
         self._outbox = Outbox(self.ledger, limit=self._limits.outbox_entries, drop_delay_ns=self._limits.drop_delay_ns)
-        self._control = ControlQueue()
-        self._credit = Credit()
+        self._control, self._credit, self._gate = ControlQueue(), Credit(), Gate()
         self._status = CloseStatus(CloseReason.END, "ok")
-        self._last_frame_id = -1
-        self._last_read_ns = now_ns
-        self._grace_end_ns = 0
-        self._max_in_flight = 0  # 0 also while EVERY_FRAME waits for its rate
-        self._guarded = False  # whether an arrival may be turned back: otherwise looking would cost every frame
-        self._rate: Rate | None = None  # LATEST and BOUNDED: of arrivals
-        self._pacer: Rate | None = None  # EVERY_FRAME: of admissions
+        self._last_frame_id, self._last_read_ns, self._grace_end_ns = -1, now_ns, 0
         self._enter(State.AWAITING_OPEN)
 
     # What the client sends.
@@ -158,7 +150,7 @@ class StreamSession:
     @property
     def wants_admission(self) -> bool:
         """Whether a frame waits, there is room in flight, and its time has come."""
-        return self._mailbox.waiting is not None and self.in_flight < self._max_in_flight
+        return self._mailbox.waiting is not None and self.in_flight < self._gate.limit
 
     @property
     def waiting(self) -> Frame | None:
@@ -183,10 +175,7 @@ class StreamSession:
         self.in_flight += 1
         credit = self._credit
         credit.allowed += credit.per_leave
-        if self._pacer is not None:
-            self._pacer.take(now_ns)
-            if now_ns < self._pacer.ready_ns:
-                self._max_in_flight = 0
+        self._gate.admitted(now_ns)
         return frame
 
     def drop_waiting(self, reason: DropReason, stage: DropStage, now_ns: int) -> Frame | None:
@@ -220,6 +209,17 @@ class StreamSession:
         if Input.NOTICE in self._row:
             self._apply(Input.NOTICE, now_ns, NoticeEvent(kind, detail=detail, model=model))
 
+    def engine_changed(self, readiness: Readiness, now_ns: int, *, detail: str = "") -> None:
+        """Take in that the model's engine has come or gone; `detail` says what failed. The caller offers the stream."""
+        if readiness is not self._gate.readiness and Input.ENGINE in self._row:
+            self._apply(Input.ENGINE, now_ns, readiness, detail)
+
+    def model_changed(self, facts: ModelFacts, now_ns: int) -> None:
+        """Tell the client that another model serves it, from the next frame that is admitted on."""
+        first = frame.frame_id if (frame := self._mailbox.waiting) is not None else self._last_frame_id + 1
+        if Input.NOTICE in self._row:
+            self._apply(Input.NOTICE, now_ns, NoticeEvent(NoticeKind.MODEL_CHANGED, "", 0, facts.name, first, facts))
+
     def drain(self, grace_ns: int, now_ns: int) -> None:
         """Begin to shut the stream down: see State.DRAINING."""
         if Input.DRAIN in self._row:
@@ -227,7 +227,7 @@ class StreamSession:
 
     def tick(self, now_ns: int) -> None:
         """Let time pass: idleness, the end of the grace, and the time of a frame that waits for its rate."""
-        self._keep_pace(now_ns)
+        self._gate.keep_pace(now_ns)
         if Input.IDLE in self._row and now_ns - self._last_read_ns >= self._limits.idle_ns:
             self._apply(Input.IDLE, now_ns)
         elif Input.GRACE_OVER in self._row and now_ns >= self._grace_end_ns:
@@ -268,8 +268,8 @@ class StreamSession:
     def next_wakeup_ns(self) -> int | None:
         """When to call `tick` and look at `has_due` again though nothing happened; None for never."""
         wakeup = self._outbox.run_due_ns()
-        if self._pacer is not None and not self._max_in_flight and self._mailbox.waiting is not None:
-            wakeup = self._pacer.ready_ns if wakeup is None else min(wakeup, self._pacer.ready_ns)
+        if self._mailbox.waiting is not None and (opens_ns := self._gate.opens_ns()) is not None:
+            wakeup = opens_ns if wakeup is None else min(wakeup, opens_ns)
         if Input.IDLE in self._row:
             timer = self._last_read_ns + self._limits.idle_ns
         elif Input.GRACE_OVER in self._row:
@@ -303,17 +303,13 @@ class StreamSession:
 
     def _open(self, _now_ns: int, grant: Grant) -> None:
         self.grant = grant
-        self._max_in_flight = grant.max_in_flight
+        self._gate.open(grant)
         self._mailbox = make_mailbox(grant, self._budget)
-        every_frame = grant.policy is Policy.EVERY_FRAME
-        rate = Rate(grant.max_fps) if grant.max_fps else None
-        self._pacer, self._rate = (rate, None) if every_frame else (None, rate)
-        self._guarded = every_frame or rate is not None
-        if every_frame:
+        if self._gate.patient:
             # Outcomes in hand are of frames received and not written: at most the window and what may come over
             # credit, and a run of frames that a drain turns away. So nothing is ever merged away.
             self._outbox.limit = max(self._outbox.limit, grant.window + self._limits.over_credit + 1)
-        allowed = self._credit.open(grant.window, every_frame=every_frame)
+        allowed = self._credit.open(grant.window, every_frame=self._gate.patient)
         self._control.append_opened(OpenedEvent(grant, allowed))
 
     def _counts(self, frame_id: int, now_ns: int) -> bool:
@@ -335,7 +331,7 @@ class StreamSession:
     def _accept(self, now_ns: int, frame: Frame) -> Action:
         if not self._counts(frame.frame_id, now_ns):
             return IGNORE
-        if self._guarded and (turned_back := self._turned_back(now_ns, frame)) is not None:
+        if self._gate.guarded and (turned_back := self._turned_back(now_ns, frame)) is not None:
             return turned_back
         if self.grant.deadline_ns:
             frame.deadline_ns = frame.received_ns + self.grant.deadline_ns
@@ -352,23 +348,29 @@ class StreamSession:
         return Replace(left)
 
     def _turned_back(self, now_ns: int, frame: Frame) -> Action | None:
-        """What became of an arrival over the maximum rate, or over credit under EVERY_FRAME; else None."""
-        if self._rate is not None and not self._rate.take(now_ns):
-            self._credit.allowed += 1
-            self._outbox.drop_arrival(frame.frame_id, RATE_LIMITED, now_ns)
-            return RATE_LIMITED
-        self._keep_pace(now_ns)
+        """What became of an arrival that the gate turns back, or that is over credit under EVERY_FRAME; else None."""
+        turned_back = self._gate.turn_back(now_ns)
         allowed, received = self._credit.allowed, self.ledger.received
-        if received <= allowed:
-            return None
-        detail = f"frame {frame.frame_id}: expected at most {allowed} frames by the credit given, got {received}"
-        self._outbox.answer_arrival(FrameErrorEvent(frame.frame_id, FrameErrorCode.OVER_CREDIT, detail))
-        return ErrorOutcome(FrameErrorCode.OVER_CREDIT, detail)
+        if turned_back is None:
+            if not self._gate.patient or received <= allowed:
+                return None
+            detail = f"frame {frame.frame_id}: expected at most {allowed} frames by the credit given, got {received}"
+            turned_back = ErrorOutcome(FrameErrorCode.OVER_CREDIT, detail)
+        self._credit.allowed += self._credit.per_leave
+        if isinstance(turned_back, ErrorOutcome):
+            self._outbox.answer_arrival(FrameErrorEvent(frame.frame_id, turned_back.code, turned_back.detail))
+        else:
+            self._outbox.drop_arrival(frame.frame_id, turned_back, now_ns)
+        return turned_back
 
-    def _keep_pace(self, now_ns: int) -> None:
-        """EVERY_FRAME with a maximum rate: let the next frame be admitted if its time has come."""
-        if self._pacer is not None and now_ns >= self._pacer.ready_ns:
-            self._max_in_flight = self.grant.max_in_flight
+    def _engine(self, now_ns: int, readiness: Readiness, detail: str) -> None:
+        self._gate.engine_changed(readiness, detail, now_ns)
+        if readiness is Readiness.FAILED:
+            while (frame := self._mailbox.take()) is not None:
+                self._credit.allowed += self._credit.per_leave
+                self._outbox.answer(frame, FrameErrorEvent(frame.frame_id, FrameErrorCode.ENGINE_FAILED, detail))
+        elif readiness is Readiness.LOADING and not self._gate.patient:
+            self._drop_all(LOADING_WAITING, now_ns)
 
     def _reject(self, now_ns: int, frame_id: int, error: ErrorOutcome) -> Action:
         if not self._counts(frame_id, now_ns):
@@ -407,9 +409,6 @@ class StreamSession:
 
     def _drain_unopened(self, _now_ns: int, _grace_ns: int) -> None:
         self._status = SHUT_DOWN
-
-    def _grace_over(self, _now_ns: int) -> None:
-        """Frames in flight finish, then Closed goes out; the table says the rest."""
 
     def _fault(self, now_ns: int, status: CloseStatus) -> None:
         self._status = status

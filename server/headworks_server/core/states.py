@@ -35,6 +35,7 @@ class Input(IntEnum):
     DRAIN = 8
     GRACE_OVER = 9
     IDLE = 10
+    ENGINE = 11
 
 
 _MESSAGE = {
@@ -60,7 +61,7 @@ def out_of_place(state: State, message: Input) -> str:
 
 
 # (state, input) -> (method of the session, next state). A message of the client that is absent is a protocol error; the
-# server's own inputs (NOTICE, DRAIN, GRACE_OVER, IDLE) are absent where they mean nothing.
+# server's own inputs (NOTICE, ENGINE, DRAIN, GRACE_OVER, IDLE) are absent where they mean nothing.
 TRANSITIONS: dict[tuple[State, Input], tuple[str, State]] = {
     (State.AWAITING_OPEN, Input.OPEN): ("_open", State.OPEN),
     (State.AWAITING_OPEN, Input.FAULT): ("_fault", State.CLOSING),
@@ -74,12 +75,14 @@ TRANSITIONS: dict[tuple[State, Input], tuple[str, State]] = {
     (State.OPEN, Input.FAULT): ("_fault", State.CLOSING),
     (State.OPEN, Input.PEER_GONE): ("_abandon", State.GONE),
     (State.OPEN, Input.NOTICE): ("_tell", State.OPEN),
+    (State.OPEN, Input.ENGINE): ("_engine", State.OPEN),
     (State.OPEN, Input.DRAIN): ("_drain", State.DRAINING),
     (State.OPEN, Input.IDLE): ("_idle", State.CLOSING),
     (State.ENDING, Input.PING): ("_pong", State.ENDING),
     (State.ENDING, Input.FAULT): ("_fault", State.CLOSING),
     (State.ENDING, Input.PEER_GONE): ("_abandon", State.GONE),
     (State.ENDING, Input.NOTICE): ("_tell", State.ENDING),
+    (State.ENDING, Input.ENGINE): ("_engine", State.ENDING),
     (State.ENDING, Input.DRAIN): ("_drain_ending", State.ENDING),
     (State.DRAINING, Input.FRAME): ("_turn_away", State.DRAINING),
     (State.DRAINING, Input.REJECTED): ("_turn_away_rejected", State.DRAINING),
@@ -88,7 +91,7 @@ TRANSITIONS: dict[tuple[State, Input], tuple[str, State]] = {
     (State.DRAINING, Input.FAULT): ("_fault", State.CLOSING),
     (State.DRAINING, Input.PEER_GONE): ("_abandon", State.GONE),
     (State.DRAINING, Input.NOTICE): ("_tell", State.DRAINING),
-    (State.DRAINING, Input.GRACE_OVER): ("_grace_over", State.DRAINED),
+    (State.DRAINING, Input.GRACE_OVER): ("_ignore", State.DRAINED),
     (State.DRAINED, Input.FRAME): ("_turn_away", State.DRAINED),
     (State.DRAINED, Input.REJECTED): ("_turn_away_rejected", State.DRAINED),
     (State.DRAINED, Input.PING): ("_pong", State.DRAINED),
