@@ -172,7 +172,7 @@ def test_an_unknown_key_is_refused_with_a_suggestion(tmp_path: Path, text: str, 
         ("[postprocess]\nscore_threshold = 2", "postprocess.score_threshold: expected at most 1, got 2"),
         ("[postprocess]\nmax_detections = 1.5", "postprocess.max_detections: expected a whole number, got 1.5"),
         ("[batch]\nsizes = [4, 1]", "batch.sizes: expected ascending numbers, got [4, 1]"),
-        ("[batch]\nsizes = []", "batch.sizes: expected at least one number, got []"),
+        ("[batch]\nsizes = []", "batch.sizes: expected at least one, got []"),
         ("[batch]\nsizes = [1, 4]\nmax = 8", "batch.max: expected the largest of sizes, 4, got 8"),
         (
             "labels = [1]",

@@ -204,6 +204,8 @@ class ModelSpec:
         fixed_batch: the batch size exported into the graph, or None where any is taken.
         max_batch: the largest batch a lane forms; equals `fixed_batch` where there is one.
         batch_sizes: the only sizes that may be executed, ascending, up to `max_batch`; empty allows all.
+        backends: what it is tried on, in order; empty leaves it to the server.
+        max_frame_ms: the most engine time of a frame in a batch of the target; a slower version is not swapped in.
     """
 
     name: str
@@ -218,6 +220,8 @@ class ModelSpec:
     fixed_batch: int | None = None
     max_batch: int = 1
     batch_sizes: tuple[int, ...] = ()
+    backends: tuple[str, ...] = ()
+    max_frame_ms: float | None = None
 
     def __post_init__(self) -> None:
         """Hold the relations that lanes and engines rely on."""
@@ -277,6 +281,13 @@ class Engine(Protocol):
 
         Raises:
             EngineError: the backend failed on a blank batch, so the model cannot be served.
+        """
+
+    def check(self, curve: Curve) -> bool:
+        """Whether a curve that was measured before is still true: the cost of a batch of its target is much the same.
+
+        Raises:
+            EngineError: the backend failed on a blank batch.
         """
 
     def executor(self, memory: Array, *, sizes: Iterable[int] = ()) -> Executor:

@@ -223,6 +223,10 @@ class EngineCache:
         """Free the bytes of an engine that was leaving and has left."""
         self._engine(key, EngineState.LEAVING).state = EngineState.ABSENT
 
+    def reload(self, key: str) -> None:
+        """Let an engine, leased or not, be loaded anew in its own place; tell `loaded` or `failed`."""
+        self._engine(key, EngineState.RESIDENT).state = EngineState.LOADING
+
     def resized(self, key: str, size_bytes: int) -> None:
         """Correct the size of an engine in any state, as it grew or was measured again; `trim` after that."""
         self._engine(key).size_bytes = _checked(key, size_bytes)

@@ -95,10 +95,18 @@ def measure_curve(run: Callable[[int], object], sizes: Iterable[int], *, clock: 
     return Curve(tuple(reversed(points)))
 
 
-def _median_ns(run: Callable[[int], object], size: int, clock: Clock) -> float:
-    spent_ns: list[int] = []
-    while len(spent_ns) < MIN_REPEATS or (len(spent_ns) < MAX_REPEATS and sum(spent_ns) < SIZE_BUDGET_NS):
+def timed_runs(run: Callable[[int], object], size: int, repeats: int, *, clock: Clock) -> list[int]:
+    """Nanoseconds of each of so many runs of a size."""
+    spent_ns = []
+    for _ in range(repeats):
         started_ns = clock()
         run(size)
         spent_ns.append(max(1, clock() - started_ns))  # a coarse clock may not have moved
+    return spent_ns
+
+
+def _median_ns(run: Callable[[int], object], size: int, clock: Clock) -> float:
+    spent_ns: list[int] = []
+    while len(spent_ns) < MIN_REPEATS or (len(spent_ns) < MAX_REPEATS and sum(spent_ns) < SIZE_BUDGET_NS):
+        spent_ns += timed_runs(run, size, 1, clock=clock)
     return statistics.median(spent_ns)

@@ -7,6 +7,7 @@ only those sizes are ever executed: ONNX Runtime's arena grows with every new si
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections.abc import Iterable
@@ -17,12 +18,17 @@ import numpy as np
 import onnxruntime
 import structlog
 
+from headworks_server.clock import NS_PER_S, Clock
 from headworks_server.engine.base import Array, ModelSpec, TensorSpec
-from headworks_server.engine.curve import Curve, measure_curve
+from headworks_server.engine.curve import MIN_REPEATS, Curve, measure_curve, timed_runs
 from headworks_server.errors import EngineError
 
 Hint = Literal["throughput", "latency"]
-PROVIDERS = ["CPUExecutionProvider"]
+CPU_PROVIDER = "CPUExecutionProvider"
+PROVIDERS = [CPU_PROVIDER]
+# Of the checks of an unchanged model, 99 in 100 come within a quarter of its curve, beside other load too. Twice that
+# is told apart from noise; a check that fails without need costs one measuring, and nothing else.
+MUCH_THE_SAME = 1.5
 
 log = structlog.get_logger("headworks.engine")
 
@@ -37,6 +43,7 @@ class OnnxRuntimeEngine:
         hint: Hint = "throughput",
         threads: int = 1,
         share_session: bool = False,
+        provider: str = CPU_PROVIDER,
         plan: Path | None = None,
     ) -> None:
         """Make an engine; the file is opened when the first executor is asked for.
@@ -46,14 +53,22 @@ class OnnxRuntimeEngine:
             hint: `throughput` gives every session one thread, `latency` gives it `threads`.
             threads: the threads of one session under `latency`, usually the cores divided by the lanes.
             share_session: all executors run one session, so that the weights are in memory once.
-            plan: the model as `preparation` left it, opened as it is instead of `spec.path`.
+            provider: ONNX Runtime's execution provider; what it has no kernels for runs on the CPU.
+            plan: the model as `preparation` left it, opened as it is instead of `spec.path`; for the CPU alone.
+
+        Raises:
+            ValueError: a plan for another provider than the CPU, for which it was not optimised.
         """
+        if plan is not None and provider != CPU_PROVIDER:
+            raise ValueError(f"plan: expected none for {provider}, got {plan}")
         self._spec = spec
         self._plan = plan
         self._threads = 1 if hint == "throughput" else threads
         self._share = share_session
+        self._provider = provider
         self._lock = threading.Lock()  # lanes may ask for their executors at the same time
         self._shared: Any = None
+        self._warm_ns: dict[int, list[int]] = {}  # what the last run of each executor's warm-up cost, by size
 
     @property
     def spec(self) -> ModelSpec:
@@ -70,16 +85,41 @@ class OnnxRuntimeEngine:
         sizes = doubling_sizes(self._spec)
         memory = np.zeros(self._spec.input.shape(sizes[-1]), self._spec.input.dtype)
         executor = self.executor(memory, sizes=sizes)
-        # CPU time of the calling thread does not see a pool's work; wall time also sees the neighbours'.
-        clock = time.thread_time_ns if self._threads == 1 else time.perf_counter_ns
         try:
-            return measure_curve(executor.run, executor.sizes, clock=clock)
+            return measure_curve(executor.run, executor.sizes, clock=self._clock)
         finally:
             executor.close()
 
+    def check(self, curve: Curve) -> bool:
+        """Compare what warming executors of the target cost; see `Engine.check`.
+
+        Where there are none yet, or that is too far off, run the target three times and compare the median.
+        """
+        target = curve.target()
+        if target not in doubling_sizes(self._spec):
+            return False
+        warm_ns = self._warm_ns.get(target)
+        if warm_ns and _is_much_the_same(min(warm_ns) / NS_PER_S, curve.seconds(target)):
+            return True
+        executor = self.executor(np.zeros(self._spec.input.shape(target), self._spec.input.dtype))
+        try:
+            cost = statistics.median(timed_runs(executor.run, target, MIN_REPEATS, clock=self._clock)) / NS_PER_S
+        finally:
+            executor.close()
+        return _is_much_the_same(cost, curve.seconds(target))
+
+    @property
+    def _clock(self) -> Clock:
+        """CPU time of the calling thread does not see a pool's work; wall time also sees the neighbours'."""
+        alone = self._threads == 1 and self._provider == CPU_PROVIDER
+        return time.thread_time_ns if alone else time.perf_counter_ns
+
     def executor(self, memory: Array, *, sizes: Iterable[int] = ()) -> OnnxRuntimeExecutor:
         """Make a warmed executor over one batch buffer; see `Engine.executor`."""
-        return OnnxRuntimeExecutor(self._spec, self._session(), memory, sizes=sizes)
+        executor = OnnxRuntimeExecutor(self._spec, self._session(), memory, sizes=sizes, clock=self._clock)
+        for size, spent_ns in executor.warm_ns.items():
+            self._warm_ns.setdefault(size, []).append(spent_ns)
+        return executor
 
     def close(self) -> None:
         """Forget the shared session, where there is one."""
@@ -96,7 +136,7 @@ class OnnxRuntimeEngine:
     def _open(self) -> Any:
         options = session_options(self._threads)
         if self._plan is None:
-            return open_session(self._spec.path, options)
+            return open_session(self._spec.path, options, provider=self._provider)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it has been done
         return open_session(self._plan, options)
 
@@ -113,23 +153,33 @@ class OnnxRuntimeExecutor:
 
     Attributes:
         runs: how often each size was executed, warm-up included; read by tests and metrics.
+        warm_ns: what each size cost in the warm-up, after the first run of all.
         copies: outputs are copied, since their shape is known only after a run.
     """
 
-    def __init__(self, spec: ModelSpec, session: Any, memory: Array, *, sizes: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        session: Any,
+        memory: Array,
+        *,
+        sizes: Iterable[int] = (),
+        clock: Clock = time.perf_counter_ns,
+    ) -> None:
         """Bind and warm every size; raises as `Engine.executor` does."""
         self._spec = spec
         self._session = session
         self._sizes = _checked_sizes(spec, memory, sizes)
         self._memory: Array | None = memory
         self.runs = dict.fromkeys(self._sizes, 0)
+        self.warm_ns: dict[int, int] = {}
         try:
             self._outputs = [np.zeros(output.shape, output.dtype) for output in self._run_copying(len(memory))]
             # Nothing to write to is nothing to bind: a blank picture without boxes.
             self.copies = any(output.size == 0 for output in self._outputs)
             self._bindings = {} if self.copies else {size: self._bind(size, memory) for size in self._sizes}
             for size in reversed(self._sizes):  # the largest first, so that the arena is as large as it gets
-                self.run(size)
+                (self.warm_ns[size],) = timed_runs(self.run, size, 1, clock=clock)
         except EngineError as error:
             raise self._refusal(error) from error
 
@@ -217,6 +267,10 @@ class OnnxRuntimeExecutor:
         return True
 
 
+def _is_much_the_same(cost: float, before: float) -> bool:
+    return 1 / MUCH_THE_SAME <= cost / before <= MUCH_THE_SAME
+
+
 def _checked_sizes(spec: ModelSpec, memory: Array, sizes: Iterable[int]) -> tuple[int, ...]:
     """The sizes to prepare: those asked for that the model allows, and the whole buffer."""
     positions = len(memory)
@@ -289,9 +343,14 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def open_session(path: Path, options: Any) -> Any:
-    """A session of one file; raises EngineError with the runtime's words."""
+def open_session(path: Path, options: Any, *, provider: str = CPU_PROVIDER) -> Any:
+    """A session of one file on one provider; raises EngineError with the runtime's words."""
+    providers = [provider] if provider == CPU_PROVIDER else [provider, CPU_PROVIDER]
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=PROVIDERS)
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:
         raise EngineError(f"{path}: {one_line(error)}") from error
+    # Where a provider cannot start, ONNX Runtime takes the CPU without a word: then that is not what runs it.
+    if provider not in session.get_providers():
+        raise EngineError(f"{path}: expected {provider} to start, got only {', '.join(session.get_providers())}")
+    return session

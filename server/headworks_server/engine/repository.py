@@ -15,6 +15,7 @@ from typing import Any
 
 import onnxruntime
 
+from headworks_server.core.names import name_fault
 from headworks_server.engine.graph import GraphFacts, read_graph
 from headworks_server.engine.onnxruntime import PROVIDERS, one_line
 from headworks_server.errors import ModelError
@@ -22,7 +23,6 @@ from headworks_server.errors import ModelError
 MODEL_FILE = "model.onnx"
 DESCRIPTION_FILE = "model.toml"
 ONLY_VERSION = "1"  # of a model whose file lies in the model's own folder
-NAME_PATTERN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 LAYOUT = f"<name>/{MODEL_FILE}"
 NUMBER_PATTERN = re.compile(r"[0-9]+")
 
@@ -206,8 +206,8 @@ class ModelRepository:
 
 
 def _check_name(what: str, name: str) -> None:
-    if NAME_PATTERN.fullmatch(name) is None:
-        raise ModelError(f"{what} {name!r}: expected 1 to 64 letters, digits, '.', '_' and '-', not starting with '.'")
+    if fault := name_fault(what, name):
+        raise ModelError(fault)
 
 
 def _age(version: str) -> tuple[Any, ...]:

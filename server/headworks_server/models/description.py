@@ -62,7 +62,7 @@ _WORDS = (
     ("Input should be less than or equal to", "expected at most"),
     ("Input should be greater than or equal to", "expected at least"),
     ("Input should be", "expected"),
-    ("List should have at least 1 item after validation, not 0", "expected at least one number"),
+    ("List should have at least 1 item after validation, not 0", "expected at least one"),
 )
 
 
@@ -193,6 +193,13 @@ class Batch(_Table):
         return self
 
 
+class Serving(_Table):
+    """`[serving]`: what runs the model, and how fast that has to be."""
+
+    backends: list[Literal["onnxruntime-cuda", "onnxruntime-cpu", "failing"]] | None = Field(default=None, min_length=1)
+    max_frame_ms: float | None = Field(default=None, gt=0)
+
+
 class Description(_Table):
     """A whole model.toml."""
 
@@ -202,6 +209,7 @@ class Description(_Table):
     output: Output = Output()
     postprocess: Postprocess = Postprocess()
     batch: Batch = Batch()
+    serving: Serving = Serving()
 
 
 TABLES = {name: field.annotation for name, field in Description.model_fields.items() if name != "labels"}

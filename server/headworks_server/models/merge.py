@@ -7,6 +7,7 @@ all at once and with a model.toml to paste; what two heads or two layouts could 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from headworks_server.engine.base import ModelSpec, PostprocessSpec
 from headworks_server.engine.repository import ModelFile
@@ -52,6 +53,7 @@ def merge(file: ModelFile, *, stated: Layer, settings: Layer, max_batch: int) ->
         **{key: layers.say(f"postprocess.{key}", default=getattr(default, key)) for key in PostprocessSpec.__slots__}
     )
     largest, sizes = _batch(layers, fixed_batch, max_batch)
+    backends, max_frame_ms = (_stated(layers, f"serving.{key}") for key in ("backends", "max_frame_ms"))
     layers.check()
     spec = ModelSpec(
         name=file.name,
@@ -66,8 +68,16 @@ def merge(file: ModelFile, *, stated: Layer, settings: Layer, max_batch: int) ->
         fixed_batch=fixed_batch,
         max_batch=largest,
         batch_sizes=sizes,
+        backends=tuple(backends or ()),
+        max_frame_ms=max_frame_ms,
     )
     return Merged(spec, layers.values)
+
+
+def _stated(layers: Layers, key: str) -> Any:
+    """What model.toml says of a key that nobody else knows of; None where it says nothing."""
+    value = layers.stated.get(key)
+    return layers.put(key, value) if value is not None else None
 
 
 def _batch(layers: Layers, fixed_batch: int | None, max_batch: int) -> tuple[int, tuple[int, ...]]:

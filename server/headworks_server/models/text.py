@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-TABLES = ("", "input", "preprocess", "output", "postprocess", "batch")  # in this order
+TABLES = ("", "input", "preprocess", "output", "postprocess", "batch", "serving")  # in this order
 
 
 def place(key: str) -> int:

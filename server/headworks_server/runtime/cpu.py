@@ -26,12 +26,14 @@ class CpuLanes:
 
     Attributes:
         target: the sum over the lanes of the frames one batch should have.
+        count: the lanes.
         decoders: the lanes: each thread decodes its own frames.
         batch_sizes: batches executed, by size, for each model.
     """
 
     def __init__(self, count: int, completions: CompletionRing) -> None:
         self.target = count
+        self.count = count
         self.decoders = count
         self.batch_sizes: dict[Hashable, Counter[int]] = {}
         self._completions = completions

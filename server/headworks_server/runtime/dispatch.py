@@ -22,8 +22,6 @@ from headworks_server.core.outcomes import FrameErrorCode
 class Stream(Protocol):
     """What the dispatcher knows of a frame's stream."""
 
-    model: ServedModel
-
     def ticket_done(self, ticket: Ticket, now_ns: int) -> None:
         """Give the ticket's frame its outcome."""
         ...
@@ -80,7 +78,7 @@ class Dispatcher:
         for ticket in tickets:
             stream: Stream = cast(Frame, ticket.frame).stream
             streams[stream] = None
-            self._account(ticket, stream.model, now_ns)
+            self._account(ticket, cast(ServedModel, ticket.seat), now_ns)
             stream.ticket_done(ticket, now_ns)
         for pool in self._pools:
             for frame in pool.pump(now_ns):
@@ -89,7 +87,10 @@ class Dispatcher:
             stream.wake_if_due(now_ns)
 
     def _account(self, ticket: Ticket, model: ServedModel, now_ns: int) -> None:
-        """Feed the estimates of the lane and the model, and the model's health, once a batch."""
+        """Feed the estimates of the lane and the model, and the model's health, once a batch.
+
+        The model is the ticket's, not its stream's, which may have moved to another generation meanwhile.
+        """
         estimate = model.pool.estimates[0]
         estimate.returned(1)
         model.queue.in_lanes -= 1
@@ -104,5 +105,6 @@ class Dispatcher:
             batch_ns = ticket.executed_ns - ticket.launched_ns
             estimate.measured(decode_ns=decode_ns, batch_ns=batch_ns, size=ticket.batch_size, now_ns=now_ns)
             model.queue.times.add(decode_ns=decode_ns, batch_ns=batch_ns, size=ticket.batch_size)
+            model.executed_ns += batch_ns
         if kind is not None and self._listener is not None:
             self._listener.health_changed(model, kind, now_ns)

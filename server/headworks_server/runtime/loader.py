@@ -1,0 +1,55 @@
+"""One thread of low priority, for what takes long and must not disturb serving: loads and evictions, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Final, ParamSpec, TypeVar
+
+# A load beside busy lanes takes a core from them at 0, and almost none at 10. Higher is no better for them, and the
+# thread holds the interpreter's lock between calls of the runtime: the less it runs then, the longer the loop waits.
+NICENESS: Final = 10
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class LoaderThread:
+    """Runs functions one after the other."""
+
+    def __init__(self, *, niceness: int = NICENESS) -> None:
+        """Start nothing yet: the thread comes with the first function.
+
+        Arguments:
+            niceness: how much lower its priority is than that of the process. Threads that a function starts have it
+                for good, so what loads sessions with threads of their own passes 0.
+        """
+        self._executor = ThreadPoolExecutor(
+            1, thread_name_prefix="headworks-loader", initializer=_lower_priority, initargs=(niceness,)
+        )
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a function on the thread, behind those that were asked for before.
+
+        A caller who is cancelled takes back a function that has not begun; one that has begun runs to its end.
+
+        Raises:
+            RuntimeError: the thread is closed.
+        """
+        future = self._executor.submit(function, *args, **kwargs)
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """Wait for what runs, cancel what waits. Idempotent; not on the event loop, which would wait, too."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _lower_priority(niceness: int) -> None:
+    with suppress(OSError, AttributeError):  # Linux, where a thread has a priority of its own
+        thread = threading.get_native_id()
+        # The kernel stops at 19.
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + niceness)
