@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, cast
 
 import grpc
 
+from headworks.v1 import frame_pb2 as pb
 from headworks_native import wire
 from headworks_native.lane import DEADLINE, DONE, FAILED, Ticket
 from headworks_server.core.events import IGNORE, WAIT, DropOutcome, ErrorOutcome, Outcome, ResultOutcome
 from headworks_server.core.frame import Frame
+from headworks_server.core.leases import Lease, LeaseRefusedError
 from headworks_server.core.model import ServedModel
 from headworks_server.core.outcomes import DropReason, DropStage, FrameErrorCode
 from headworks_server.core.roundrobin import Share
 from headworks_server.core.session import StreamSession
 from headworks_server.rpc import codec
 from headworks_server.rpc.auth import principal_of
-from headworks_server.rpc.opening import Opening
+from headworks_server.rpc.opening import Opening, ResultForm, result_form
 
 if TYPE_CHECKING:
     from headworks_server.rpc.service import FrameService
@@ -38,8 +40,11 @@ class FrameCall(ABC):
         peer: the client's address as gRPC spells it.
         principal: who the client is, "" where nobody asks.
         session: the rules and the ledger.
-        model: what the call runs; None until that is decided.
+        model: what the call runs; None until that is decided. A live swap changes it.
         model_name: its name, "" until then.
+        version: the version that the client asked for; "" follows the name.
+        lease: of the model's engine.
+        asked: what the client asked of the results.
         form: of the results, a number of `ResultOptions.Form`.
         score_threshold: of the results.
         max_detections: of one result; where results are classes, how many.
@@ -52,6 +57,9 @@ class FrameCall(ABC):
         self.principal = principal_of(context)
         self.model: ServedModel | None = None
         self.model_name = ""
+        self.version = ""
+        self.lease = Lease()
+        self.asked = pb.ResultOptions()
         self.form = 0
         self.score_threshold = 0.0
         self.max_detections = 0
@@ -84,17 +92,72 @@ class FrameCall(ABC):
     # Frames in.
 
     def _open(self, opening: Opening, now_ns: int) -> None:
-        """Run with what was granted."""
-        self.model = opening.model
+        """Run with what was granted; the engine is leased."""
         self.model_name = opening.model.facts.name
-        self.form = opening.form
-        self.score_threshold = opening.score_threshold
-        self.max_detections = opening.max_detections
-        self._output_prefix = codec.output_prefix(opening.model.facts)
+        self.version = opening.version
+        self.asked = opening.asked
         self.session.receive_open(opening.grant, now_ns)
-        self._share = opening.model.queue.join(self.session)
+        self._join(opening.model, opening.result, now_ns)
+
+    def _join(self, model: ServedModel, result: ResultForm, now_ns: int) -> None:
+        self.model = model
+        self.form, self.score_threshold, self.max_detections = result
+        self._output_prefix = codec.output_prefix(model.facts)
+        self._share = model.queue.join(self.session)
+        self.session.engine_changed(model.readiness, now_ns, detail=model.detail)
+
+    def follow(self, model: ServedModel, now_ns: int) -> None:
+        """Move to what serves under the name from now on. What is in a lane comes back from the old one."""
+        old, share = self.model, self._share
+        assert old is not None and share is not None  # noqa: PT018
+        old.pool.leave(share)
+        if self.lease.held:
+            self._service.leases.lease(model, now_ns)  # it is resident
+            self._service.leases.release(old, now_ns)
+        self._join(model, result_form(model.facts, self.asked), now_ns)
+        self.session.model_changed(model.facts, now_ns)
+        self._admit(now_ns)
+        self.wake_if_due(now_ns)
+
+    def engine_changed(self, now_ns: int) -> None:
+        """Take in that the model's engine has come or gone, or runs on another backend."""
+        if self.model is None:
+            return
+        self._output_prefix = codec.output_prefix(self.model.facts)
+        self.session.engine_changed(self.model.readiness, now_ns, detail=self.model.detail)
+        self._admit(now_ns)
+        self.wake_if_due(now_ns)
+
+    def keep_lease(self, now_ns: int) -> None:
+        """Let the lease of a silent call go, and ask again for one that waits; every second or so."""
+        model = self.model
+        if model is None:
+            return
+        if self.lease.expired(self.session, self._service.limits.silent_ns, now_ns):
+            self.lease.held = False
+            self._service.leases.release(model, now_ns)
+        elif not self.lease.held and self.session.waiting is not None:
+            self._renew(now_ns)
+
+    def _renew(self, now_ns: int) -> None:
+        """Lease the engine again, for a frame after a silence. Where it cannot be had, frames find it loading."""
+        model = self.model
+        if model is None:
+            return
+        try:
+            self._service.leases.lease(model, now_ns)
+        except LeaseRefusedError as refusal:
+            self._lease_refused(refusal.detail, now_ns)
+        else:
+            self.lease.take(self.session, now_ns)
+
+    def _lease_refused(self, detail: str, now_ns: int) -> None:  # noqa: ARG002  (a stream tells its client)
+        """Tell the client, where it can be told."""
+        self._service.log.warning("lease_refused", stream_id=self.stream_id, detail=detail)
 
     def _receive_frame(self, message: wire.FrameMessage, now_ns: int) -> None:
+        if not self.lease.held:
+            self._renew(now_ns)
         size = message.data_length
         limit = self._service.limits.max_frame_bytes
         if size > limit:
@@ -168,12 +231,15 @@ class FrameCall(ABC):
         missed = bool(frame.deadline_ns) and now_ns > frame.deadline_ns
         self._service.metrics.add_result(self.model_name, stages, deadline_missed=missed)
         value = ticket.value  # empty for detections
+        prefix = self._output_prefix
+        if ticket.seat is not self.model:  # it was admitted before the model changed
+            prefix = codec.output_prefix(cast(ServedModel, ticket.seat).facts)
         return wire.encode_result(
             frame_id=frame.frame_id,
             capture_time=frame.capture_time,
             source_width=ticket.source_width,
             source_height=ticket.source_height,
-            output_prefix=self._output_prefix + value if value else self._output_prefix,
+            output_prefix=prefix + value if value else prefix,
             detections=None if value else ticket.detections,
             batch_size=ticket.batch_size,
             deadline_missed=missed,
@@ -225,6 +291,9 @@ class FrameCall(ABC):
         self._concluded = True
         if self._share is not None and self.model is not None:
             self.model.pool.leave(self._share)
+            if self.lease.held:
+                self.lease.held = False
+                self._service.leases.release(self.model, time.monotonic_ns())
         self._service.closed(self, (time.monotonic_ns() - self._opened_ns) / 1e9)
         if not self._done.done():
             self._done.set_result(None)

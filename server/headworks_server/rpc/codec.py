@@ -15,9 +15,9 @@ from google.protobuf.message import DecodeError
 from headworks.v1 import frame_pb2 as pb
 from headworks_native import wire
 from headworks_server.core import events as ev
+from headworks_server.core.facts import ModelFacts
 from headworks_server.core.grant import Grant, Policy
 from headworks_server.core.ledger import Ledger
-from headworks_server.core.model import ModelFacts
 
 
 class MalformedRequestError(ValueError):
@@ -100,20 +100,23 @@ def opened_entry(event: ev.OpenedEvent, facts: ModelFacts, limits: pb.Limits, st
             frames_allowed=event.frames_allowed,
             deadline_ms=granted.deadline_ms,
             weight=granted.weight,
-            models=[
-                pb.ModelInfo(
-                    name=facts.name,
-                    version=facts.version,
-                    generation=facts.generation,
-                    digest=facts.digest,
-                    labels=facts.labels,
-                    backend=facts.backend,
-                    input_width=facts.input_width,
-                    input_height=facts.input_height,
-                )
-            ],
+            models=[model_info(facts)],
             limits=limits,
         )
+    )
+
+
+def model_info(facts: ModelFacts) -> pb.ModelInfo:
+    """Return what clients are told of a model."""
+    return pb.ModelInfo(
+        name=facts.name,
+        version=facts.version,
+        generation=facts.generation,
+        digest=facts.digest,
+        labels=facts.labels,
+        backend=facts.backend,
+        input_width=facts.input_width,
+        input_height=facts.input_height,
     )
 
 
@@ -150,7 +153,13 @@ def _frame_error(event: ev.FrameErrorEvent) -> bytes:
 
 def _notice(event: ev.NoticeEvent) -> bytes:
     kind: Any = int(event.kind)
-    return _entry(notice=pb.Notice(kind=kind, detail=event.detail, grace_ms=event.grace_ms, model=event.model))
+    notice = pb.Notice(kind=kind, detail=event.detail, grace_ms=event.grace_ms, model=event.model)
+    if event.facts is not None:
+        facts = event.facts
+        notice.detail = f"{facts.name} {facts.version} on {facts.backend}, generation {facts.generation}"
+        notice.first_frame_id, notice.generation = event.first_frame_id, event.facts.generation
+        notice.model_info.CopyFrom(model_info(event.facts))
+    return _entry(notice=notice)
 
 
 def _closed(event: ev.ClosedEvent) -> bytes:

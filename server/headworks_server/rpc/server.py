@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from headworks.v1 import frame_pb2 as pb
+from headworks.v1 import model_pb2_grpc
+from headworks_server.core.administration import ModelAdministration
 from headworks_server.errors import ConfigError
+from headworks_server.rpc.administration import MODEL_SERVICE, ModelServicer
 from headworks_server.rpc.security import Security
 from headworks_server.rpc.service import FRAME_SERVICE, FrameService
 
@@ -60,10 +62,10 @@ def _probe(address: str) -> None:
 
 
 class GrpcServer:
-    """Serves FrameService, health and reflection on one address.
+    """Serves FrameService, health and reflection on one address; ModelService, too, where there is an administration.
 
     Reflection is guarded as the camera service is; health asks for no token (TLS and client certificates come before
-    any call, so they hold for it, too).
+    any call, so they hold for it, too). ModelService is guarded as they are, and by `admins` where there are any.
 
     Attributes:
         port: the port it listens on; where 0 was asked for, the one it got. 0 before `start`.
@@ -76,6 +78,8 @@ class GrpcServer:
         models: Iterable[str],
         max_frame_bytes: int,
         max_streams: int,
+        administration: ModelAdministration | None = None,
+        admins: Sequence[str] = (),
         security: Security = Security(),  # noqa: B008  (it is immutable)
     ) -> None:
         self.port = 0
@@ -88,8 +92,12 @@ class GrpcServer:
         self._health = health.aio.HealthServicer()
         self._names = {"", FRAME_SERVICE, *(f"model/{name}" for name in models)}
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        services = (pb.DESCRIPTOR.services_by_name["FrameService"].full_name, health.SERVICE_NAME)
-        reflection.enable_server_reflection((*services, reflection.SERVICE_NAME), self._server)
+        services = [FRAME_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        if administration is not None:
+            servicer = ModelServicer(administration, frames.ledger, admins=admins)
+            model_pb2_grpc.add_ModelServiceServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
+            services.append(MODEL_SERVICE)
+        reflection.enable_server_reflection(services, self._server)
 
     async def start(self, address: str) -> None:
         """Listen on `host:port`, and say SERVING.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,13 +21,14 @@ from headworks.v1 import frame_pb2 as pb
 from headworks_server.core.admission import AdmissionPool
 from headworks_server.core.budget import WaitingBytes
 from headworks_server.core.events import NoticeKind
+from headworks_server.core.leases import EngineLeases
 from headworks_server.core.ledger import Ledger
 from headworks_server.core.limits import SessionLimits
 from headworks_server.core.model import ServedModel
 from headworks_server.core.outcomes import CloseReason, FrameErrorCode
 from headworks_server.rpc.call import FrameCall
 from headworks_server.rpc.infer import InferCall
-from headworks_server.rpc.opening import Opening, OpenRefusedError, resolve, resolve_infer
+from headworks_server.rpc.opening import ModelNames, Opening, OpenRefusedError, resolve, resolve_infer, result_form
 from headworks_server.rpc.status import STATUS
 from headworks_server.rpc.stream import StreamCall
 
@@ -63,12 +64,14 @@ class ServiceLimits:
         max_frame_bytes: of one frame.
         max_frame_pixels: of one frame; checked by the decoder, told to clients.
         session: the bounds inside a stream.
+        silent_ns: after so long without a frame a stream does not keep its model's engine any more.
     """
 
     max_streams: int
     max_frame_bytes: int
     max_frame_pixels: int
     session: SessionLimits
+    silent_ns: int = 30_000_000_000
 
 
 class FrameService:
@@ -78,19 +81,22 @@ class FrameService:
         limits: bounds on streams and frames.
         budget: the bytes that may wait, over all streams.
         metrics: the counters.
+        leases: who holds the engines.
         pump: admits what a pool's lanes have room for.
     """
 
     def __init__(
         self,
-        models: Mapping[str, ServedModel],
+        models: ModelNames,
         *,
+        leases: EngineLeases,
         limits: ServiceLimits,
         budget: WaitingBytes,
         metrics: StreamMetrics,
         pump: Callable[[AdmissionPool, int, object], None],
-        health_changed: Callable[[str, bool], Any],
+        health_changed: Callable[[ServedModel, bool, int], Any],
     ) -> None:
+        self.leases = leases
         self.limits = limits
         self.budget = budget
         self.metrics = metrics
@@ -209,11 +215,51 @@ class FrameService:
         name = model.facts.name
         serving = kind is NoticeKind.RESTORED
         self.log.warning("model_restored" if serving else "model_degraded", model=name, detail=model.health.detail)
-        self._health_changed(name, serving)
+        self._health_changed(model, serving, now_ns)
         detail = "the engine works again" if serving else f"three batches failed in a row: {model.health.detail}"
         for call in self._streams:
             if call.model is model:
                 call.notice(kind, detail, now_ns)
+
+    def engine_changed(self, model: ServedModel, now_ns: int) -> None:
+        """A model's engine has come or gone, or runs on another backend: tell its calls."""
+        for call in self._calls_of(model):
+            call.engine_changed(now_ns)
+
+    def backend_changed(self, model: ServedModel, detail: str, now_ns: int) -> None:
+        """Another backend has taken a model over: tell its streams what serves them now, and why it is another."""
+        for call in self._streams:
+            if call.model is model:
+                call.session.model_changed(model.facts, now_ns)
+                if detail:
+                    call.notice(NoticeKind.DEGRADED, detail, now_ns)
+
+    def unserved_form(self, old: ServedModel, new: ServedModel) -> str:
+        """Why the streams of one model cannot be moved to another, in words; "" where they can."""
+        for call in self._followers(old):
+            try:
+                result_form(new.facts, call.asked)
+            except OpenRefusedError as refusal:
+                return f"{call.name or f'stream {call.stream_id}'}: {refusal.detail}"
+        return ""
+
+    def move(self, old: ServedModel, new: ServedModel, now_ns: int) -> int:
+        """Move the calls that follow the name from one model to another; returns how many."""
+        followers = self._followers(old)
+        for call in followers:
+            call.follow(new, now_ns)
+        return len(followers)
+
+    def keep_leases(self, now_ns: int) -> None:
+        """Look after the leases of all streams; to be called every second or so."""
+        for call in list(self._streams):
+            call.keep_lease(now_ns)
+
+    def _calls_of(self, model: ServedModel) -> list[FrameCall]:
+        return [call for call in (*self._streams, *self._inferences) if call.model is model]
+
+    def _followers(self, model: ServedModel) -> list[FrameCall]:
+        return [call for call in self._calls_of(model) if not call.version and call.session.finished is None]
 
     async def drain(self, grace_s: float) -> None:
         """Refuse new calls, let the open ones come to their end; returns when none is left, or the grace is over."""

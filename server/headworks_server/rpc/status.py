@@ -9,12 +9,15 @@ import grpc
 from headworks_server.core.events import CloseKind
 from headworks_server.core.outcomes import DropReason, FrameErrorCode
 
-RefusalKind = Literal["invalid_argument", "not_found", "resource_exhausted", "unavailable", "unimplemented"]
+RefusalKind = Literal[
+    "invalid_argument", "not_found", "failed_precondition", "resource_exhausted", "unavailable", "unimplemented"
+]
 
 STATUS: dict[CloseKind | RefusalKind, grpc.StatusCode] = {
     "ok": grpc.StatusCode.OK,
     "invalid_argument": grpc.StatusCode.INVALID_ARGUMENT,
     "not_found": grpc.StatusCode.NOT_FOUND,
+    "failed_precondition": grpc.StatusCode.FAILED_PRECONDITION,
     "resource_exhausted": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "unimplemented": grpc.StatusCode.UNIMPLEMENTED,
     "idle_timeout": grpc.StatusCode.DEADLINE_EXCEEDED,

@@ -16,6 +16,8 @@ import grpc
 from headworks.v1 import frame_pb2 as pb
 from headworks_native import wire
 from headworks_server.core.events import NoticeKind, OpenedEvent
+from headworks_server.core.leases import LeaseRefusedError
+from headworks_server.core.readiness import Readiness
 from headworks_server.rpc import codec
 from headworks_server.rpc.call import FrameCall
 from headworks_server.rpc.opening import OpenRefusedError
@@ -40,6 +42,7 @@ class StreamCall(FrameCall):
         self._last_call_timer: asyncio.TimerHandle | None = None
         self._writes = 0
         self._ended = False
+        self._starved = False  # whether the client was told that there is no room for its model
 
     # The call.
 
@@ -128,9 +131,11 @@ class StreamCall(FrameCall):
             return
         try:
             opening = self._service.resolve(request)
-        except OpenRefusedError as refusal:
+            self._service.leases.lease(opening.model, now_ns)
+        except (OpenRefusedError, LeaseRefusedError) as refusal:
             self._refuse(STATUS[refusal.kind], refusal.detail)
             return
+        self.lease.take(self.session, now_ns)
         self.name = request.stream_name[:MAX_NAME]
         self._open(opening, now_ns)
         self._service.opened(self)
@@ -147,6 +152,19 @@ class StreamCall(FrameCall):
         model = self.model.facts.name if self.model is not None else ""
         self.session.notice(kind, now_ns, detail=detail, model=model)
         self.wake_if_due(now_ns)
+
+    def _lease_refused(self, detail: str, now_ns: int) -> None:
+        if not self._starved:
+            super()._lease_refused(detail, now_ns)
+            self._starved = True
+            self.notice(NoticeKind.DEGRADED, detail, now_ns)
+
+    def engine_changed(self, now_ns: int) -> None:
+        """Take in that the model's engine has come or gone; a stream that it was refused to is told, too."""
+        if self._starved and self.model is not None and self.model.readiness is Readiness.READY:
+            self._starved = False
+            self.notice(NoticeKind.RESTORED, "there is room for the model again", now_ns)
+        super().engine_changed(now_ns)
 
     def drain(self, grace_ns: int, now_ns: int) -> None:
         """Begin to shut the stream down: the end of the grace must come even where the writer is stuck."""

@@ -1,4 +1,4 @@
-"""`headworks models`: says of a folder of models what would be served and how, or what is wrong, before a server runs.
+"""`headworks models check` and `list DIR`: what a folder holds and would be served, or what is wrong, without a server.
 
 `check` merges each model's description as a server would, prints it with the origin of each value, and runs the model
 on a blank and on a random picture; `list` only tells what lies there.
@@ -20,20 +20,11 @@ import click
 
 from headworks_server.errors import ServerError
 
-FOLDER = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-NAME = click.option("--name", default=None, help="Only this model.")
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object for each model, in lines.")
 
-
-@click.group()
-def models() -> None:
-    """Look at a folder of models without serving it."""
-
-
-@models.command(epilog="Example: headworks models check examples/football/models")
-@FOLDER
-@NAME
-@AS_JSON
+@click.command(epilog="Example: headworks models check examples/football/models")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--name", default=None, help="Only this model.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each model, in lines.")
 def check(folder: Path, name: str | None, as_json: bool) -> None:
     """Check that the models of a folder can be served.
 
@@ -47,11 +38,8 @@ def check(folder: Path, name: str | None, as_json: bool) -> None:
     sys.exit(0 if all(report["ok"] for report in reports) else 1)
 
 
-@models.command("list", epilog="Example: headworks models list examples/football/models --json")
-@FOLDER
-@AS_JSON
-def list_models(folder: Path, as_json: bool) -> None:
-    """List the models of a folder with their versions; the last is the one that is served."""
+def list_folder(folder: Path, *, as_json: bool) -> None:
+    """Print the models of a folder with their versions; the last is the one that is served."""
     for report in _each(folder, None, _look):
         if as_json:
             click.echo(json.dumps(report))
