@@ -128,7 +128,7 @@ def test_granted_policy_is_told() -> None:
 
 def output(**value: object) -> Output:
     message = pb.Result(outputs=[pb.Output(model="m", **value)])  # type: ignore[arg-type]
-    (told,) = codec.result(message, labels=(("red", "blue"),), age_s=0, round_trip_s=0).outputs
+    (told,) = codec.result(message, labels={("m", 0): ("red", "blue")}, age_s=0, round_trip_s=0).outputs
     return told
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 from headworks.errors import ProtocolError
 from headworks.outcomes import (
@@ -31,6 +31,8 @@ from headworks.outcomes import (
 from headworks.policy import Policy
 from headworks.v1 import frame_pb2
 
+Labels: TypeAlias = Mapping[tuple[str, int], tuple[str, ...]]
+"""Class names by class id, of each model and generation."""
 ENCODINGS: dict[str, Any] = {
     name.removeprefix("ENCODING_").lower(): number for name, number in frame_pb2.Encoding.items() if number != 0
 }
@@ -182,29 +184,28 @@ def opened(message: frame_pb2.Opened) -> Opened:
         frames_allowed=message.frames_allowed,
         deadline_ms=message.deadline_ms,
         weight=message.weight,
-        models=tuple(
-            ModelInfo(
-                name=model.name,
-                version=model.version,
-                generation=model.generation,
-                digest=model.digest,
-                labels=tuple(model.labels),
-                backend=model.backend,
-                input_width=model.input_width,
-                input_height=model.input_height,
-            )
-            for model in message.models
-        ),
+        models=tuple(map(_model_info, message.models)),
         max_frame_bytes=message.limits.max_frame_bytes,
         max_frame_pixels=message.limits.max_frame_pixels,
         policy=_policy(message.drop_policy),
     )
 
 
-def result(
-    message: frame_pb2.Result, *, labels: Sequence[tuple[str, ...]], age_s: float, round_trip_s: float
-) -> Result:
-    """Translate Result; `labels` holds the labels of each output's model, in order."""
+def _model_info(message: frame_pb2.ModelInfo) -> ModelInfo:
+    return ModelInfo(
+        name=message.name,
+        version=message.version,
+        generation=message.generation,
+        digest=message.digest,
+        labels=tuple(message.labels),
+        backend=message.backend,
+        input_width=message.input_width,
+        input_height=message.input_height,
+    )
+
+
+def result(message: frame_pb2.Result, *, labels: Labels, age_s: float, round_trip_s: float) -> Result:
+    """Translate Result; `labels` holds the labels of each model and generation that may have made it."""
     stamp, timings = message.capture_time, message.timings
     return Result(
         frame_id=message.frame_id,
@@ -213,10 +214,7 @@ def result(
         round_trip_s=round_trip_s,
         source_width=message.source_width,
         source_height=message.source_height,
-        outputs=tuple(
-            _output(output, labels[index] if index < len(labels) else ())
-            for index, output in enumerate(message.outputs)
-        ),
+        outputs=tuple(_output(output, labels.get((output.model, output.generation), ())) for output in message.outputs),
         batch_size=message.batch_size,
         deadline_missed=message.deadline_missed,
         timings=Timings(
@@ -316,6 +314,7 @@ def notice(message: frame_pb2.Notice) -> Notice:
         first_frame_id=message.first_frame_id,
         generation=message.generation,
         model=message.model,
+        model_info=_model_info(message.model_info) if message.HasField("model_info") else None,
     )
 
 

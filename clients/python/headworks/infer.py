@@ -49,7 +49,7 @@ def request(
 def result(reply: bytes, *, seconds: float) -> Result:
     """Return the Result; there are no labels without an Opened, so a label is the class_id in digits."""
     message = frame_pb2.InferFrameResponse.FromString(reply)
-    return codec.result(message.result, labels=(), age_s=seconds, round_trip_s=seconds)
+    return codec.result(message.result, labels={}, age_s=seconds, round_trip_s=seconds)
 
 
 def failure(target: str, error: grpc.RpcError) -> HeadworksError:

@@ -218,7 +218,11 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something about the stream changed: `kind` is "DRAINING", "DEGRADED", "RESTORED" or "MODEL_CHANGED"."""
+    """Something about the stream changed: `kind` is "DRAINING", "DEGRADED", "RESTORED" or "MODEL_CHANGED".
+
+    After MODEL_CHANGED results from `first_frame_id` on come from `model_info`, which has that `generation`; their
+    labels are already its own.
+    """
 
     kind: str
     detail: str
@@ -226,6 +230,7 @@ class Notice:
     first_frame_id: int
     generation: int
     model: str
+    model_info: ModelInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ PING_AFTER_NS = 2_000_000_000
 """Silence in either direction after which a Ping goes out; also the least time between two."""
 DEAD_AFTER_NS = 6_000_000_000
 """Silence of the server after which it is given up: three Pings unanswered."""
+KEPT_LABELS = 8
+"""Generations of a model whose labels are kept: results of the last but one may still be on their way."""
 REMEMBERED_FRAMES = 4096
 """Frames whose times are kept until their outcome: 2 minutes of a 30 fps camera, under 1 MB."""
 
@@ -85,7 +87,7 @@ class ClientSession:
         self._mailbox = mailbox if mailbox is not None else Mailbox()
         self._keep = keep
         self._open_timeout_ns = open_timeout_ns
-        self._labels: tuple[tuple[str, ...], ...] = ()
+        self._labels: dict[tuple[str, int], tuple[str, ...]] = {}  # by model and generation
         self._retired = self._end_sent = False
         self._sent = self._results = self._errors = self._returned = 0
         self._drops: Counter[str] = Counter()
@@ -194,8 +196,7 @@ class ClientSession:
             case "opened":
                 return self._receive_opened(event.opened, now_ns)
             case "notice":
-                self.draining |= event.notice.kind == frame_pb2.Notice.KIND_DRAINING
-                return codec.notice(event.notice)
+                return self._receive_notice(event.notice)
             case "closed":
                 self.phase = Phase.CLOSED
                 self.closed = codec.closed(event.closed)
@@ -295,9 +296,18 @@ class ClientSession:
         self.phase = Phase.OPEN
         self.opened_ns = now_ns
         self.opened = codec.opened(message)
-        self._labels = tuple(model.labels for model in self.opened.models)
+        self._labels = {(model.name, model.generation): model.labels for model in self.opened.models}
         self._frames_allowed = self.opened.frames_allowed
         return self.opened
+
+    def _receive_notice(self, message: frame_pb2.Notice) -> Notice:
+        notice = codec.notice(message)
+        self.draining |= notice.kind == "DRAINING"
+        if (model := notice.model_info) is not None:
+            if len(self._labels) >= KEPT_LABELS:
+                del self._labels[next(iter(self._labels))]
+            self._labels[model.name, model.generation] = model.labels
+        return notice
 
     def _receive_result(self, message: frame_pb2.Result, now_ns: int) -> Outcome:
         captured_ns, written_ns = self._settle("result", message.frame_id, message.frame_id, 1)
