@@ -18,11 +18,22 @@ from headworks_server.sources import Sources, leaves
 FLAG_GROUPS: Mapping[str, tuple[str, ...]] = {
     "Settings": ("config", "print_config", "json", "ready_file", "help"),
     "Network": ("host", "port", "metrics_host", "metrics_port"),
-    "Security": ("tls_cert", "tls_key", "tls_client_ca", "tokens_file", "insecure", "metrics_insecure"),
+    "Security": (
+        "tls_cert",
+        "tls_key",
+        "tls_client_ca",
+        "tokens_file",
+        "insecure",
+        "metrics_insecure",
+        "admin",
+        "admins",
+    ),
     "Models": (
         "watch_seconds",
         "plans",
         "backend",
+        "backend_chain",
+        "engine_bytes",
         "hint",
         "lanes",
         "max_batch",
@@ -37,6 +48,7 @@ FLAG_GROUPS: Mapping[str, tuple[str, ...]] = {
         "max_frame_pixels",
         "waiting_bytes",
         "idle_timeout_seconds",
+        "lease_seconds",
         "drain_grace_seconds",
     ),
     "Logs": ("log_level", "log_format"),
@@ -60,10 +72,12 @@ class GroupedCommand(click.Command):
 def _flags(command: Any) -> Any:
     """Give a command one flag for each plain setting, described as the setting is. `load_settings` validates them."""
     for name, setting in reversed(Settings.model_fields.items()):
-        if name in ("models", "sleeping"):
+        if name in ("models", "sleeping", "failing"):
             continue
         described = (setting.description or "").replace("`", "")
-        default = "" if setting.default is None or setting.annotation is bool else f" [default: {setting.default}]"
+        default = (
+            "" if setting.default in (None, ()) or setting.annotation is bool else f" [default: {setting.default}]"
+        )
         command = click.option(
             f"--{name.replace('_', '-')}",
             name,
@@ -79,7 +93,14 @@ def _metavar(annotation: Any) -> str:
     """What a setting's value looks like, for --help."""
     if get_origin(annotation) is Literal:
         return "|".join(get_args(annotation))
-    kinds = {int: "NUMBER", int | None: "NUMBER", float: "NUMBER", str: "TEXT", Path | None: "FILE"}
+    kinds: dict[Any, str] = {
+        int: "NUMBER",
+        int | None: "NUMBER",
+        float: "NUMBER",
+        str: "TEXT",
+        Path | None: "FILE",
+        tuple[str, ...]: "NAME,...",
+    }
     return kinds.get(annotation, "VALUE")
 
 
@@ -146,8 +167,12 @@ def _as_json(settings: Settings, sources: Sources) -> str:
 
 
 def _as_table(settings: Settings, sources: Sources) -> str:
-    rows = [
-        (".".join(path), "" if value is None else str(value), sources.origin(path)) for path, value in leaves(settings)
-    ]
+    rows = [(".".join(path), _as_text(value), sources.origin(path)) for path, value in leaves(settings)]
     names, values = (max(len(row[column]) for row in rows) for column in (0, 1))
     return "\n".join(f"{name:{names}}  {value:{values}}  {origin}" for name, value, origin in rows)
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    return ",".join(value) if isinstance(value, tuple) else str(value)

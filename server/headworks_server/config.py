@@ -10,9 +10,9 @@ Where gRPC may listen (`host`); * writes a warning into the log:
     reached by others           refused   refused       yes *      yes
     the same with `insecure`    yes *     yes *         yes *      yes
 
-Tokens alone are refused because plain text gives them to everybody on the way. /metrics is plain HTTP that anybody may
-read, whatever gRPC has; it has an address of its own (`metrics_host`), this machine's unless `metrics_insecure` or
-`insecure` allows another.
+Tokens alone are refused because plain text gives them to everybody on the way. Where others reach the host, `admin`
+needs tokens or client certificates, `insecure` or not. /metrics is plain HTTP that anybody may read, whatever gRPC has;
+it has an address of its own (`metrics_host`), this machine's unless `metrics_insecure` or `insecure` allows another.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from headworks_server.errors import ConfigError
 from headworks_server.sources import ENV_PREFIX, Sources
@@ -45,6 +45,14 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
+
+
+def _split(value: object) -> object:
+    """A flag and a variable hold a list as one text."""
+    return [part for each in value.split(",") if (part := each.strip())] if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class SleepingSettings(BaseModel):
@@ -73,6 +81,21 @@ class SleepingSettings(BaseModel):
         if self.target > self.max_batch:
             raise ValueError(f"target: expected at most max_batch = {self.max_batch}, got {self.target}")
         return self
+
+
+class FailingSettings(BaseModel):
+    """The backend that fails: ONNX Runtime on the CPU, until it is told to fail. For tests of a chain only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    load: bool = Field(default=False, description="Whether loads fail.")
+    loads: int = Field(default=0, ge=0, description="How many loads fail, the first of the process; 0 is all of them.")
+    from_batch: int = Field(default=0, ge=0, description="The first batch of a load that fails, from 1; 0 is none.")
+
+    @property
+    def chained(self) -> bool:
+        """Whether it may stand in a chain."""
+        return self.load or self.from_batch > 0
 
 
 class Settings(BaseSettings):
@@ -121,6 +144,18 @@ class Settings(BaseSettings):
         default=9464, ge=METRICS_OFF, le=65535, description="Port of /metrics; 0 takes a free one, -1 turns it off."
     )
 
+    # Declared after the host, which it is judged by.
+    admin: bool = Field(
+        default=False,
+        description="Serve ModelService, which loads, unloads and swaps models: on this machine only, or to clients "
+        "with a token or a certificate.",
+    )
+    admins: Names = Field(
+        default=(),
+        description="Who may use ModelService: names in the tokens file or in client certificates; none lets in "
+        "everybody who may stream.",
+    )
+
     backend: Literal["onnxruntime", "sleeping", "null"] = Field(
         default="onnxruntime",
         description="What runs the model; sleeping and null are stand-ins for tests and benchmarks.",
@@ -128,6 +163,16 @@ class Settings(BaseSettings):
     hint: Literal["throughput", "latency"] = Field(
         default="throughput",
         description="throughput: many lanes of one thread each; latency: one lane with all threads.",
+    )
+    backend_chain: Names = Field(
+        default=(),
+        description="What models from files are tried on, in order: onnxruntime-cuda, onnxruntime-cpu; none is those "
+        "that the machine has. A model.toml may say otherwise.",
+    )
+    engine_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most bytes of all loaded models together; by default half of the memory free at start.",
     )
     lanes: int | None = Field(
         default=None,
@@ -158,6 +203,9 @@ class Settings(BaseSettings):
     idle_timeout_seconds: float = Field(
         default=15.0, gt=0, description="A stream that says nothing for this long is closed."
     )
+    lease_seconds: float = Field(
+        default=30.0, gt=0, description="A stream that sends no frame for this long lets its model be evicted."
+    )
     drain_grace_seconds: float = Field(default=10.0, ge=0, description="How long streams may go on after SIGTERM.")
 
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
@@ -168,6 +216,7 @@ class Settings(BaseSettings):
     )
 
     sleeping: SleepingSettings = Field(default=SleepingSettings(), description="Options of the backend sleeping.")
+    failing: FailingSettings = Field(default=FailingSettings(), description="Options of the backend failing.")
     null_detections: int = Field(default=25, ge=0, le=30_000, description="Boxes in each result of the backend null.")
 
     @classmethod
@@ -190,6 +239,18 @@ class Settings(BaseSettings):
         why = ", since tokens in plain text are read by everybody on the way" if given.get("tokens_file") else ""
         raise ValueError(f"expected a loopback address, TLS (tls_cert and tls_key), or insecure = true{why}")
 
+    @field_validator("admin")
+    @classmethod
+    def _admin_is_safe(cls, admin: bool, info: ValidationInfo) -> bool:
+        given = info.data
+        host = given.get("host")  # none where it is refused itself
+        known = given.get("tokens_file") or given.get("tls_client_ca")
+        if admin and host is not None and not is_loopback(host) and not known:
+            raise ValueError(
+                f"expected tokens_file or tls_client_ca with a host that others reach ({host!r}), also under insecure"
+            )
+        return admin
+
     @field_validator("metrics_host")
     @classmethod
     def _metrics_host_is_safe(cls, host: str, info: ValidationInfo) -> str:
@@ -202,6 +263,18 @@ class Settings(BaseSettings):
         for name, other in (("tls_key", "tls_cert"), ("tls_cert", "tls_key"), ("tls_cert", "tls_client_ca")):
             if getattr(self, name) is None and getattr(self, other) is not None:
                 raise ValueError(f"{name}: expected a file, since {other} is set, got none")
+        return self
+
+    @model_validator(mode="after")
+    def _admins_have_names(self) -> Self:
+        if self.admins and self.tokens_file is None and self.tls_client_ca is None:
+            raise ValueError("admins: expected tokens_file or tls_client_ca, which names clients, got neither")
+        return self
+
+    @model_validator(mode="after")
+    def _models_can_be_moved(self) -> Self:
+        if self.admin and self.backend != "onnxruntime":
+            raise ValueError(f"admin: expected the backend onnxruntime, since stand-ins stay, got {self.backend!r}")
         return self
 
     @model_validator(mode="after")

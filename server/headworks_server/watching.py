@@ -1,15 +1,14 @@
 """Keeps what is served equal to what lies in the folder of models, while the server runs.
 
 `app` runs one `ModelWatcher` where `watch_seconds` asks for it. A model that appears is loaded beside the others and
-served; one whose files change is loaded anew, and new streams get the new one, while open streams keep theirs to their
-end; one that disappears takes no new streams. A model that cannot be served is refused with a log line, and what served
-under its name goes on.
+served; one whose files change is loaded beside the old one, and the streams move to it; one that disappears takes no
+new streams. A model that cannot be served is refused with a log line, and what served under its name goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,8 +16,7 @@ import structlog
 
 from headworks_server.config import Settings
 from headworks_server.errors import ServerError
-from headworks_server.hosting import CpuHost
-from headworks_server.models import load_model
+from headworks_server.hosting.cpu import CpuHost
 
 Print: TypeAlias = tuple[tuple[str, int, int], ...]
 """(path, size, time of the last change) of each file of a model."""
@@ -33,17 +31,13 @@ class ModelWatcher:
         settings: where the models are, and how often to look.
         host: where they are served.
         loaded: the files it was loaded from, as `take_prints` tells them.
-        served: told of a name that is served from now on, or no longer.
     """
 
-    def __init__(
-        self, settings: Settings, host: CpuHost, *, loaded: dict[str, Print], served: Callable[[str, bool], None]
-    ) -> None:
+    def __init__(self, settings: Settings, host: CpuHost, *, loaded: dict[str, Print]) -> None:
         assert settings.models is not None
         self._settings = settings
         self._root = settings.models
         self._host = host
-        self._served = served
         self._loaded = dict(loaded)
         # A change counts when two looks find the same: nobody wants half of a file that is being copied.
         self._seen = dict(loaded)
@@ -67,27 +61,16 @@ class ModelWatcher:
             if now != self._loaded.get(name) and now == self._seen.get(name):
                 await self._change(name, now)
         self._seen = prints
-        self._host.sweep()
 
     async def _change(self, name: str, files: Print | None) -> None:
         if files is None:
             del self._loaded[name]
             if name in self._host.models:
                 self._host.withdraw(name)
-                self._served(name, False)
-                log.info("model_withdrawn", model=name)
             return
         self._loaded[name] = files  # also where it is refused: it is tried again when it changes
-        loop = asyncio.get_running_loop()
-        try:
-            spec = await loop.run_in_executor(None, load_model, self._settings, name)
-            loaded = await loop.run_in_executor(None, self._host.load, spec)
-        except ServerError as error:
-            log.warning("model_refused", model=name, serving=name in self._host.models, detail=str(error))
-            return
-        model = self._host.publish(loaded)
-        self._served(name, True)
-        log.info("model_published", model=name, version=model.facts.version, generation=model.facts.generation)
+        with suppress(ServerError):  # the host tells
+            await self._host.swap(name)
 
 
 def take_prints(root: Path) -> dict[str, Print]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from headworks_server.core.admission import AdmissionPool
-from headworks_server.core.model import ModelFacts, ServedModel
+from headworks_server.core.facts import ModelFacts
+from headworks_server.core.model import ServedModel
 from support.lanes import CountingLane
 
 
@@ -26,3 +27,15 @@ def served_model(name: str = "players", *, lane: CountingLane | None = None) -> 
     """A model whose lane only counts."""
     pool = AdmissionPool([lane if lane is not None else CountingLane(target=1, decoders=1)])
     return ServedModel(facts=model_facts(name), pool=pool, queue=pool.add_model())
+
+
+class Names(dict[str, ServedModel]):
+    """What a client may name, for tests: models by name, and those that serve beside the current ones."""
+
+    def __init__(self, models: dict[str, ServedModel], *, beside: tuple[ServedModel, ...] = ()) -> None:
+        super().__init__(models)
+        self.models = models
+        self._beside = {(model.facts.name, model.facts.version): model for model in beside}
+
+    def version(self, name: str, version: str) -> ServedModel | None:
+        return self._beside.get((name, version))

@@ -71,6 +71,43 @@ def test_metrics_host_has_a_rule_of_its_own() -> None:
     assert "--host: host:" in refusal(host="10.0.0.7", metrics_insecure=True)
 
 
+@pytest.mark.parametrize("guard", [TLS, {"insecure": True}, TLS | {"insecure": True}])
+def test_administration_by_anybody_is_refused(guard: dict[str, object]) -> None:
+    """On a host that others reach, `insecure` or not: who may unload models must be known."""
+    for host in ELSEWHERE:
+        ways = f"expected tokens_file or tls_client_ca with a host that others reach ({host!r}), also under insecure"
+        assert refusal(host=host, admin=True, **guard) == f"--admin: admin: {ways}, got True"
+        for known in (TOKENS, TLS | {"tls_client_ca": "ca.pem"}):
+            assert load_settings(None, {"models": "m", "host": host, "admin": True, **guard, **known}).admin
+
+
+def test_administration_is_off_unless_asked_for() -> None:
+    """On this machine alone it needs no guard; a host that is refused is told once, not twice."""
+    assert not Settings(backend="null").admin
+    assert load_settings(None, {"models": "m", "admin": True}).admin
+    assert "admin" not in refusal(host="10.0.0.7", admin=True)
+    stand_in = "admin: expected the backend onnxruntime, since stand-ins stay, got 'sleeping'"
+    assert refusal(backend="sleeping", admin=True) == stand_in
+
+
+def test_admins_are_names_from_each_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list in a file, commas in a flag or a variable."""
+    file = tmp_path / "server.toml"
+    file.write_text('models = "m"\ntokens_file = "tokens"\nadmins = ["ops", "night shift"]\n')
+    assert load_settings(file).admins == ("ops", "night shift")
+    monkeypatch.setenv("HEADWORKS_ADMINS", "ops, night shift,")
+    assert load_settings(file).admins == ("ops", "night shift")
+    assert load_settings(file, {"admins": "lead"}).admins == ("lead",)
+
+
+def test_admins_need_clients_with_names() -> None:
+    """Else nobody could administer."""
+    text = "admins: expected tokens_file or tls_client_ca, which names clients, got neither"
+    assert refusal(admins="ops") == text
+    assert refusal(admins="ops", **TLS) == text
+    assert load_settings(None, {"models": "m", "admins": "ops", **TLS, "tls_client_ca": "ca.pem"}).admins == ("ops",)
+
+
 @pytest.mark.parametrize(
     ("given", "text"),
     [

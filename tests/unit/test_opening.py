@@ -9,13 +9,12 @@ import pytest
 
 from headworks.v1 import frame_pb2 as pb
 from headworks_server.core.grant import Grant, Policy
-from headworks_server.core.model import ServedModel
 from headworks_server.rpc.opening import MAX_TOP_K, Opening, OpenRefusedError, resolve, resolve_infer
-from support.served import served_model
+from support.served import Names, served_model
 from support.streams import MS
 
-MODELS = {name: served_model(name) for name in ("ball", "players")}
-ONE = {"players": MODELS["players"]}
+MODELS = Names({name: served_model(name) for name in ("ball", "players")})
+ONE = Names({"players": MODELS["players"]})
 DETECTIONS, CLASSES, RAW = (
     pb.ResultOptions.FORM_DETECTIONS,
     pb.ResultOptions.FORM_CLASSIFICATIONS,
@@ -23,21 +22,21 @@ DETECTIONS, CLASSES, RAW = (
 )
 
 
-def refusal(served: dict[str, ServedModel], /, **fields: object) -> tuple[str, str]:
+def refusal(served: Names, /, **fields: object) -> tuple[str, str]:
     with pytest.raises(OpenRefusedError) as raised:
         resolve(pb.Open(**fields), served)
     assert str(raised.value) == raised.value.detail
     return raised.value.kind, raised.value.detail
 
 
-def classifier(labels: tuple[str, ...]) -> dict[str, ServedModel]:
+def classifier(labels: tuple[str, ...]) -> Names:
     """A model that serves classes first, and raw tensors."""
     model = served_model("team")
     model.facts = replace(model.facts, forms=(CLASSES, RAW), labels=labels, top_k=2)
-    return {"team": model}
+    return Names({"team": model})
 
 
-def opened(served: dict[str, ServedModel], /, **options: object) -> Opening:
+def opened(served: Names, /, **options: object) -> Opening:
     return resolve(pb.Open(result=pb.ResultOptions(**options)), served)
 
 
@@ -50,7 +49,7 @@ def test_an_empty_open_gets_the_only_model_and_the_defaults() -> None:
     opening = resolve(pb.Open(), ONE)
     assert opening.model is MODELS["players"]
     assert opening.grant == Grant()
-    assert (opening.form, opening.score_threshold, opening.max_detections) == (DETECTIONS, 0.25, 300)
+    assert opening.result == (DETECTIONS, 0.25, 300)
 
 
 @pytest.mark.parametrize("version", ["", "3"])
@@ -71,14 +70,14 @@ def test_what_is_asked_is_granted_within_bounds() -> None:
     )
     opening = resolve(request, MODELS)
     assert opening.grant == Grant(max_in_flight=8, window=10, deadline_ns=40 * MS, weight=3)
-    assert (opening.score_threshold, opening.max_detections) == (0.5, 20)
+    assert opening.result[1:] == (0.5, 20)
 
 
 def test_no_stream_gets_more_detections_than_the_model_makes() -> None:
     """The model's own limit is the most; 0 means it."""
     for asked, granted in ((0, 300), (300, 300), (301, 300)):
         request = pb.Open(result=pb.ResultOptions(max_detections=asked))
-        assert resolve(request, ONE).max_detections == granted
+        assert resolve(request, ONE).result.max_detections == granted
 
 
 def test_a_model_that_is_not_there_is_not_found() -> None:
@@ -93,7 +92,7 @@ def test_a_version_that_is_not_there_is_not_found() -> None:
     """A stream must never run another version than it asked for."""
     assert refusal(MODELS, models=selectors("ball", version="9")) == (
         "not_found",
-        "no version '9' of 'ball': this server has '3'",
+        "no version '9' of 'ball': this server has '3' (an administrator may load another one beside it)",
     )
 
 
@@ -120,21 +119,21 @@ def test_two_models_on_one_stream_are_refused_by_name() -> None:
 def test_an_open_that_names_no_form_gets_what_the_model_is_for() -> None:
     """The first form of a model is its head's; the others must be asked for. A call's form is never unset."""
     served = classifier(("red", "blue", "referee"))
-    assert opened(served).form == CLASSES
-    assert opened(served, form=CLASSES).form == CLASSES
-    assert opened(served, form=RAW).form == RAW
+    assert opened(served).result.form == CLASSES
+    assert opened(served, form=CLASSES).result.form == CLASSES
+    assert opened(served, form=RAW).result.form == RAW
 
 
 @pytest.mark.parametrize(("asked", "granted"), [(0, 2), (1, 1), (3, 3), (4, 3), (2**32 - 1, 3)])
 def test_no_stream_gets_more_classes_than_there_are(asked: int, granted: int) -> None:
     """0 is the model's own number."""
-    assert opened(classifier(("red", "blue", "referee")), top_k=asked).max_detections == granted
+    assert opened(classifier(("red", "blue", "referee")), top_k=asked).result.max_detections == granted
 
 
 def test_a_model_without_labels_has_some_classes_all_the_same() -> None:
     """Its classes are not counted here, but bounded."""
-    assert opened(classifier(()), top_k=7).max_detections == 7
-    assert opened(classifier(()), top_k=2**32 - 1).max_detections == MAX_TOP_K
+    assert opened(classifier(()), top_k=7).result.max_detections == 7
+    assert opened(classifier(()), top_k=2**32 - 1).result.max_detections == MAX_TOP_K
 
 
 @pytest.mark.parametrize(
@@ -221,7 +220,7 @@ def test_one_image_is_one_frame_in_flight_with_the_deadline_of_the_call() -> Non
     request = pb.InferFrameRequest(result=pb.ResultOptions(score_threshold=0.5, max_detections=20))
     opening = resolve_infer(request, ONE, time_remaining_s=1.5)
     assert opening.grant == Grant(max_in_flight=1, window=1, deadline_ns=1_500 * MS)
-    assert (opening.form, opening.score_threshold, opening.max_detections) == (DETECTIONS, 0.5, 20)
+    assert opening.result == (DETECTIONS, 0.5, 20)
     assert resolve_infer(request, ONE, time_remaining_s=None).grant.deadline_ns == 0
     assert resolve_infer(request, ONE, time_remaining_s=0.0).grant.deadline_ns > 0, "over is not the same as none"
 

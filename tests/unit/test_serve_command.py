@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from headworks_server.cli import FLAG_GROUPS, serve
-from headworks_server.config import Settings
+from headworks_server.config import FailingSettings, Settings, SleepingSettings
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def test_every_flag_stands_once_under_a_heading() -> None:
     filed = [name for names in FLAG_GROUPS.values() for name in names]
     flags = {param.opts[-1].removeprefix("--").replace("-", "_") for param in serve.get_params(click.Context(serve))}
     assert sorted(filed) == sorted(flags - {"models"})
-    assert set(Settings.model_fields) - {"models", "sleeping"} <= set(filed)
+    assert set(Settings.model_fields) - {"models", "sleeping", "failing"} <= set(filed)
 
 
 def test_help_has_headings_in_order() -> None:
@@ -55,17 +55,15 @@ def test_print_config_shows_values_and_origins(tmp_path: Path, monkeypatch: pyte
         line.split() for line in run("models", "--config", str(file), "--port", "3", "--print-config").splitlines()
     ]
     table = {line[0]: line[1:] for line in lines}
-    assert (
-        len(table)
-        == len(lines)
-        == len(Settings.model_fields) - 1 + len(type(Settings(backend="null").sleeping).model_fields)
-    )
+    groups = [SleepingSettings.model_fields, FailingSettings.model_fields]
+    assert len(table) == len(lines) == len(Settings.model_fields) - len(groups) + sum(map(len, groups))
     assert table["models"] == ["models", "flag", "MODELS"]
     assert table["port"] == ["3", "flag", "--port"]
     assert table["max_streams"] == ["7", "environment", "HEADWORKS_MAX_STREAMS"]
     assert table["tls_cert"] == [str(tmp_path / "server.pem"), "file", str(file)]
     assert table["host"] == ["127.0.0.1", "default"]
     assert table["lanes"] == ["default"]
+    assert table["admins"] == ["default"]
     assert table["sleeping.seed"] == ["1", "default"]
 
 

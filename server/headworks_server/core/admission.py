@@ -66,12 +66,16 @@ class AdmissionPool:
             burst: frames it may have in a row: the size of its batches.
         """
         queue = ModelQueue(frame_ns=frame_ns, burst=burst)
-        queue.pass_ = self._pass
-        self.queues.append(queue)
+        self.add_queue(queue)
         return queue
 
-    def remove_model(self, queue: ModelQueue) -> None:
-        """Forget a model whose streams have left."""
+    def add_queue(self, queue: ModelQueue) -> None:
+        """Let a model share the lanes from now on, again or for the first time."""
+        queue.pass_ = max(queue.pass_, self._pass)
+        self.queues.append(queue)
+
+    def remove_queue(self, queue: ModelQueue) -> None:
+        """Let a model have no more turns. Its streams may stay in its queue."""
         self.queues.remove(queue)
         if self._turn is queue:
             self._turn = None

@@ -8,15 +8,17 @@ stages, whose number is bounded; never a stream's name.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import prometheus_client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from headworks_server.core.administration import MemoryReport, ModelReport
 from headworks_server.core.ledger import Ledger
 from headworks_server.core.outcomes import CloseReason, DropReason, DropStage, FrameErrorCode
 from headworks_server.errors import ConfigError
+from headworks_server.telemetry.engines import counter, engine_families
 from headworks_server.telemetry.histogram import Histogram
 from headworks_server.telemetry.loop import Reader
 
@@ -87,6 +89,10 @@ class Metrics:
         streams_opened: streams opened since the start.
         streams_closed: streams closed, by reason.
         waiting_bytes: returns the bytes of all waiting frames.
+        engines: returns every model as its administrator sees it.
+        memory: returns what the models share; None where there is no budget.
+        swaps: how often what serves a name was swapped, by name and outcome.
+        unreturned_bytes: returns what evictions should have freed and the allocator kept.
         loop_lag: how late the event loop ran a timer.
         reload_failures: returns how often files that are followed were replaced by wrong ones, by what they are.
         calls_refused: returns how many calls were not let in for want of a token.
@@ -108,6 +114,10 @@ class Metrics:
         self.reload_failures: Callable[[], Mapping[str, int]] = dict
         self.calls_refused: Callable[[], int] = int
         self.certificate_expiry: Callable[[], float | None] = lambda: None
+        self.engines: Callable[[], list[ModelReport]] = list
+        self.memory: Callable[[], MemoryReport | None] = lambda: None
+        self.swaps: Mapping[tuple[str, str], int] = {}
+        self.unreturned_bytes: Callable[[], int] = int
         self.loop_lag = Histogram(LOOP_LAG_EDGES_SECONDS)
         self.models: dict[str, ModelMetrics] = {}
 
@@ -156,13 +166,22 @@ class MetricsCollector(Collector):
         yield from _frame_families(models)
         yield from _batch_families(models)
         yield from _time_families(models)
+        memory = self._metrics.memory()
+        if memory is not None:
+            yield from engine_families(self._metrics.engines(), memory)
+            swaps = "Swaps of what serves a name, by outcome."
+            yield counter("headworks_model_swaps", swaps, ["model", "outcome"], self._metrics.swaps.items())
+            unreturned = "Bytes that evictions should have freed and the allocator kept."
+            yield CounterMetricFamily(
+                "headworks_eviction_unreturned_bytes", unreturned, value=self._metrics.unreturned_bytes()
+            )
 
     def _server_families(self) -> Iterator[Metric]:
         metrics = self._metrics
         yield GaugeMetricFamily("headworks_streams_active", "Streams open now.", value=metrics.streams_active)
         yield CounterMetricFamily("headworks_streams_opened", "Streams opened.", value=metrics.streams_opened)
         closed = ((_labels(reason), count) for reason, count in metrics.streams_closed.items())
-        yield _counter("headworks_streams_closed", "Streams closed, by reason.", ["reason"], closed)
+        yield counter("headworks_streams_closed", "Streams closed, by reason.", ["reason"], closed)
         waiting = "Encoded bytes of all frames that wait to be admitted."
         yield GaugeMetricFamily("headworks_waiting_bytes", waiting, value=metrics.waiting_bytes())
         lag = HistogramMetricFamily("headworks_event_loop_lag_seconds", "How late the event loop runs its timers.")
@@ -180,7 +199,7 @@ class MetricsCollector(Collector):
         yield CounterMetricFamily("headworks_calls_refused", refused, value=metrics.calls_refused())
         failures = (((kind,), count) for kind, count in metrics.reload_failures().items())
         text = "Followed files replaced by wrong ones; the last good ones are in force."
-        yield _counter("headworks_reload_failures", text, ["kind"], failures)
+        yield counter("headworks_reload_failures", text, ["kind"], failures)
         expiry = metrics.certificate_expiry()
         if expiry is not None:
             text = "When the server's certificate expires, in Unix time."
@@ -225,19 +244,19 @@ def start_metrics_server(
 def _frame_families(models: Mapping[str, ModelMetrics]) -> Iterator[Metric]:
     ledgers = {name: model.ledger() for name, model in models.items()}
     received = (((name,), ledger.received) for name, ledger in ledgers.items())
-    yield _counter("headworks_frames_received", "Frames read from streams.", ["model"], received)
-    yield _counter(
+    yield counter("headworks_frames_received", "Frames read from streams.", ["model"], received)
+    yield counter(
         "headworks_frames",
         "Frames by their one outcome; reason and stage tell of drops.",
         ["model", "outcome", "reason", "stage"],
         ((labels, count) for name, ledger in ledgers.items() for labels, count in _outcomes(name, ledger)),
     )
     errors = (((name, *_labels(code)), n) for name, model in models.items() for code, n in model.errors.items())
-    yield _counter("headworks_frame_errors", "Frames answered with an error, by code.", ["model", "code"], errors)
+    yield counter("headworks_frame_errors", "Frames answered with an error, by code.", ["model", "code"], errors)
     late = (((name,), model.deadline_missed) for name, model in models.items())
-    yield _counter("headworks_deadline_missed", "Results that came after their deadline.", ["model"], late)
+    yield counter("headworks_deadline_missed", "Results that came after their deadline.", ["model"], late)
     paths = (((name, path), count) for name, model in models.items() for path, count in model.decode_paths().items())
-    yield _counter("headworks_frames_decoded", "Frames by the way they were decoded.", ["model", "path"], paths)
+    yield counter("headworks_frames_decoded", "Frames by the way they were decoded.", ["model", "path"], paths)
 
 
 def _outcomes(name: str, ledger: Ledger) -> Iterator[tuple[tuple[str, ...], int]]:
@@ -253,7 +272,7 @@ def _batch_families(models: Mapping[str, ModelMetrics]) -> Iterator[Metric]:
         for name, model in models.items()
         for size, count in sorted(model.batch_sizes().items())
     )
-    yield _counter("headworks_batches", "Batches executed, by how many frames they held.", ["model", "size"], sizes)
+    yield counter("headworks_batches", "Batches executed, by how many frames they held.", ["model", "size"], sizes)
     healthy = GaugeMetricFamily(
         "headworks_model_healthy", "1 while the model serves, 0 while it fails.", labels=["model"]
     )
@@ -275,15 +294,6 @@ def _time_families(models: Mapping[str, ModelMetrics]) -> Iterator[Metric]:
         ages.add_metric([name], *model.age.cumulative())
     yield stages
     yield ages
-
-
-def _counter(
-    name: str, text: str, labels: list[str], values: Iterable[tuple[tuple[str, ...], float]]
-) -> CounterMetricFamily:
-    family = CounterMetricFamily(name, text, labels=labels)
-    for label_values, value in values:
-        family.add_metric(list(label_values), value)
-    return family
 
 
 def _labels(*members: CloseReason | DropReason | DropStage | FrameErrorCode) -> tuple[str, ...]:
