@@ -60,7 +60,7 @@ def tell_players_and_teams(stream: FakeStream) -> Events:
                 result = stream.result(request.frame, class_id=0)
                 if asked == "teams":
                     red = pb.Classifications(classifications=[pb.Classification(class_id=1, score=0.75)])
-                    result.result.outputs[0].classifications.CopyFrom(red)
+                    result.result.outputs[0].MergeFrom(pb.Output(model="teams", classifications=red))
                 else:
                     box = result.result.outputs[0].detections.detections[0]
                     box.x1, box.y1, box.x2, box.y2 = 10, 20, 50, 100

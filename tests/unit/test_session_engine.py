@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from headworks_server.core.budget import WaitingBytes
@@ -132,3 +134,20 @@ def test_a_change_of_the_model_names_the_first_frame_of_the_new_one(waits: bool)
     assert notice == NoticeEvent(
         NoticeKind.MODEL_CHANGED, model="players", first_frame_id=9 if waits else 5, facts=model_facts()
     )
+
+
+def test_changes_of_the_model_that_nobody_has_read_yet_are_all_told() -> None:
+    """Results of each may be on their way, and are named by its labels; a client that never reads is told the last."""
+    session = opened()
+    for generation in range(1, 12):
+        session.model_changed(replace(model_facts(), generation=generation), 0)
+    told = [event.facts for event in session.poll(0) if isinstance(event, NoticeEvent)]
+    assert [facts.generation for facts in told if facts is not None] == list(range(4, 12))
+
+
+def test_another_cause_of_a_failure_is_told() -> None:
+    """The second load of a model may fail of something else than the first."""
+    session = opened()
+    session.engine_changed(Readiness.FAILED, 0, detail="no such file")
+    session.engine_changed(Readiness.FAILED, 0, detail="no memory")
+    assert session.receive_frame(make_frame(1), 0) == ErrorOutcome(FrameErrorCode.ENGINE_FAILED, "no memory")

@@ -1,13 +1,14 @@
 """What a stream is told besides outcomes, credit and Closed: Opened, notices and pongs.
 
 Owned by the stream's session. All of it is due at once, and bounded for a client that does not read: of each kind of
-notice the last counts, and of pongs the last few.
+notice the last counts, of pongs and changes of the model the last few.
 """
 
 from __future__ import annotations
 
-from headworks_server.core.events import Event, NoticeEvent, OpenedEvent, PongEvent
+from headworks_server.core.events import Event, NoticeEvent, NoticeKind, OpenedEvent, PongEvent
 
+MAX_CHANGES = 8  # of the model: results of each may be on their way, and have its labels
 MAX_PONGS = 8  # a client sends one Ping in 2 s: more unread ones are a flood, of which the newest are answered
 
 
@@ -15,7 +16,7 @@ class ControlQueue:
     """Control events in order.
 
     Attributes:
-        events: what is due; at most Opened, one notice of each kind and MAX_PONGS pongs.
+        events: what is due; at most Opened, one notice of each kind but MAX_CHANGES of the model, and MAX_PONGS pongs.
     """
 
     __slots__ = ("events",)
@@ -28,10 +29,10 @@ class ControlQueue:
         self.events.append(opened)
 
     def append_notice(self, notice: NoticeEvent) -> None:
-        """Append a notice in the place of an unread one of its kind."""
-        self.events = [
-            event for event in self.events if not (isinstance(event, NoticeEvent) and event.kind is notice.kind)
-        ]
+        """Append a notice in the place of an unread one of its kind, or of the oldest of those that are kept."""
+        alike = [event for event in self.events if isinstance(event, NoticeEvent) and event.kind is notice.kind]
+        if len(alike) == (MAX_CHANGES if notice.kind is NoticeKind.MODEL_CHANGED else 1):
+            self.events.remove(alike[0])
         self.events.append(notice)
 
     def append_pong(self, nonce: int) -> None:

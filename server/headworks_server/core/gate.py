@@ -19,15 +19,16 @@ class Gate:
         limit: frames that may be in flight now: 0 while the engine is not ready, or the next frame's time has not come.
         guarded: whether an arrival may be turned back; otherwise asking would cost every frame.
         readiness: of the engine.
+        failure: why, where it is FAILED.
     """
 
-    __slots__ = ("_failure", "_grant", "_pacer", "_rate", "guarded", "limit", "readiness")
+    __slots__ = ("_grant", "_pacer", "_rate", "failure", "guarded", "limit", "readiness")
 
     def __init__(self) -> None:
         self.limit = 0
         self.guarded = False
         self.readiness = Readiness.READY
-        self._failure = ""
+        self.failure = ""
         self._grant = Grant()
         self._rate: Rate | None = None  # LATEST and BOUNDED: of arrivals
         self._pacer: Rate | None = None  # EVERY_FRAME: of admissions
@@ -47,7 +48,7 @@ class Gate:
 
     def engine_changed(self, readiness: Readiness, detail: str, now_ns: int) -> None:
         """Open or close for the engine; `detail` says what failed."""
-        self.readiness, self._failure = readiness, detail
+        self.readiness, self.failure = readiness, detail
         self.limit = 0 if readiness is not Readiness.READY or self._pacer is not None else self._grant.max_in_flight
         self.keep_pace(now_ns)
         self._set_guard()
@@ -55,7 +56,7 @@ class Gate:
     def turn_back(self, now_ns: int) -> DropOutcome | ErrorOutcome | None:
         """What an arrival is turned back with: for want of an engine, or over the maximum rate; else None."""
         if self.readiness is Readiness.FAILED:
-            return ErrorOutcome(FrameErrorCode.ENGINE_FAILED, self._failure)
+            return ErrorOutcome(FrameErrorCode.ENGINE_FAILED, self.failure)
         if self.readiness is Readiness.LOADING and not self.patient:
             return LOADING_ARRIVAL
         if self._rate is not None and not self._rate.take(now_ns):

@@ -175,7 +175,8 @@ class StreamSession:
         self.in_flight += 1
         credit = self._credit
         credit.allowed += credit.per_leave
-        self._gate.admitted(now_ns)
+        if self._gate.guarded:
+            self._gate.admitted(now_ns)
         return frame
 
     def drop_waiting(self, reason: DropReason, stage: DropStage, now_ns: int) -> Frame | None:
@@ -211,7 +212,7 @@ class StreamSession:
 
     def engine_changed(self, readiness: Readiness, now_ns: int, *, detail: str = "") -> None:
         """Take in that the model's engine has come or gone; `detail` says what failed. The caller offers the stream."""
-        if readiness is not self._gate.readiness and Input.ENGINE in self._row:
+        if (readiness, detail) != (self._gate.readiness, self._gate.failure) and Input.ENGINE in self._row:
             self._apply(Input.ENGINE, now_ns, readiness, detail)
 
     def model_changed(self, facts: ModelFacts, now_ns: int) -> None:
