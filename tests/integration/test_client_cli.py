@@ -17,7 +17,13 @@ import pytest
 from click.testing import CliRunner
 
 from headworks import cli
-from support.fake_server import FakeServer, answer_every_frame, drop_then_fail_then_answer, refuse
+from support.fake_server import (
+    FakeServer,
+    answer_every_frame,
+    drop_then_fail_then_answer,
+    refuse,
+    swap_before_the_first_result,
+)
 
 PICTURE = np.zeros((48, 64, 3), np.uint8)
 
@@ -65,6 +71,23 @@ def test_json_lines_tell_every_kind_of_outcome(tmp_path: Path) -> None:
     assert (box["x1"], box["label"]) == (3.0, "ball")
     assert set(served["timings"]) >= {"waited_us", "executed_us"}
     assert account["account"]["unaccounted"] == 0
+
+
+def test_model_change_is_one_line(tmp_path: Path) -> None:
+    """On standard error; and each result is named by the model that made it, the old one's last results too."""
+    for number in range(2):
+        cv2.imwrite(str(tmp_path / f"{number}.jpg"), PICTURE)
+    with FakeServer(swap_before_the_first_result) as server:
+        code, output = run("stream", str(tmp_path), "--server", server.target, "--policy", "every-frame")
+    assert code == 0
+    change, old, new, _ = output.splitlines()
+    assert change == (
+        f"{tmp_path.name}: the server says MODEL_CHANGED to football version 2 (generation 2) from frame 2 on"
+    )
+    assert old.startswith("frame 1: ")
+    assert old.endswith(" ms: ball 0.50")
+    assert new.startswith("frame 2: ")
+    assert new.endswith(" ms: new ball 0.50")
 
 
 def test_video_is_sent_frame_by_frame(tmp_path: Path) -> None:

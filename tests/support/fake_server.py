@@ -136,11 +136,16 @@ class FakeStream:
             )
         )
 
-    def result(self, frame: pb.Frame, *, class_id: int = 2) -> pb.ServerEvent:
+    def result(self, frame: pb.Frame, *, class_id: int = 2, generation: int = 1) -> pb.ServerEvent:
         """One detection, whose x1 is the frame's id."""
         self.ledger.results += 1
         box = pb.Detection(x1=frame.frame_id, y1=2, x2=3, y2=4, score=0.5, class_id=class_id)
-        output = pb.Output(model="football", version="1", generation=1, detections=pb.Detections(detections=[box]))
+        output = pb.Output(
+            model="football",
+            version=str(generation),
+            generation=generation,
+            detections=pb.Detections(detections=[box]),
+        )
         return pb.ServerEvent(
             result=pb.Result(
                 frame_id=frame.frame_id,
@@ -179,6 +184,14 @@ class FakeStream:
     def draining(self) -> pb.ServerEvent:
         """The server shuts down."""
         return pb.ServerEvent(notice=pb.Notice(kind=pb.Notice.KIND_DRAINING, detail="restart", grace_ms=5000))
+
+    def swapped(self, first_frame_id: int) -> pb.ServerEvent:
+        """Version 2 serves from a frame on, and has other labels."""
+        model = pb.ModelInfo(name="football", version="2", generation=2, labels=[f"new {name}" for name in LABELS])
+        kind = pb.Notice.KIND_MODEL_CHANGED
+        return pb.ServerEvent(
+            notice=pb.Notice(kind=kind, first_frame_id=first_frame_id, generation=2, model="football", model_info=model)
+        )
 
     def closed(self, reason: int = pb.CLOSE_REASON_END) -> pb.ServerEvent:
         """The last word, with the ledger of what was read and said."""
@@ -290,3 +303,17 @@ def talk_nonsense(stream: FakeStream) -> Events:
     yield stream.opened()
     yield stream.opened()
     stream.server.hold.wait()
+
+
+def swap_before_the_first_result(stream: FakeStream) -> Events:
+    """The model changes from frame 2 on; the old one's result of frame 1 comes after the notice."""
+    stream.read()
+    yield stream.opened()
+    for request in stream:
+        match request.WhichOneof("message"):
+            case "frame" if request.frame.frame_id == 1:
+                yield [stream.swapped(2), stream.result(request.frame), stream.credit(5)]
+            case "frame":
+                yield [stream.result(request.frame, generation=2), stream.credit(4 + stream.ledger.received)]
+            case "end":
+                yield stream.closed()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from headworks.outcomes import Notice, Result
+from headworks.reconnect import StreamSupervisor
 from headworks.session import KEPT_LABELS, ClientSession
 from headworks.v1 import frame_pb2 as pb
-from support.client_events import OPEN, frame, sent_id
+from support.client_events import OPEN, frame, notice, sent_id
+from support.supervised import CUT, supervise
 
 
 def info(generation: int) -> pb.ModelInfo:
@@ -64,3 +66,49 @@ def test_the_labels_of_the_last_generations_are_kept() -> None:
     assert label(session, 1, 99) == "label of 99"
     assert label(session, 2, 100 - KEPT_LABELS) == f"label of {100 - KEPT_LABELS}"
     assert label(session, 3, 99 - KEPT_LABELS) == "0"
+
+
+def served(supervisor: StreamSupervisor) -> list[int]:
+    assert supervisor.opened is not None
+    return [model.generation for model in supervisor.opened.models]
+
+
+def connect(supervisor: StreamSupervisor, generation: int) -> ClientSession:
+    session = supervisor.connect(supervisor.next_connect_ns or 0)
+    session.poll(0)
+    supervisor.receive(session, pb.ServerEvent(opened=pb.Opened(frames_allowed=9, models=[info(generation)])), 0)
+    return session
+
+
+def changed(generation: int) -> pb.ServerEvent:
+    return pb.ServerEvent(notice=pb.Notice(kind=pb.Notice.KIND_MODEL_CHANGED, model_info=info(generation)))
+
+
+def test_opened_tells_the_models_as_they_are_now() -> None:
+    """After a notice its model; after a reconnect what the new server granted, though its generation is lower."""
+    supervisor = supervise("a:1")
+    first = connect(supervisor, 4)
+    supervisor.receive(first, changed(5), 0)
+    assert served(supervisor) == [5]
+    supervisor.ended(first, CUT, 0)
+    connect(supervisor, 1)
+    assert served(supervisor) == [1]
+
+
+def test_a_draining_server_does_not_change_the_models_of_the_next_one() -> None:
+    """Its last notices are about its own last results."""
+    supervisor = supervise("a:1", "b:1")
+    old = connect(supervisor, 4)
+    supervisor.receive(old, notice(pb.Notice.KIND_DRAINING), 0)
+    connect(supervisor, 1)
+    supervisor.receive(old, changed(5), 0)
+    assert served(supervisor) == [1]
+
+
+def test_a_notice_says_itself_in_one_line() -> None:
+    """What `headworks stream` prints, and what is logged where nobody asked for notices."""
+    session = open_session()
+    said = "the server says MODEL_CHANGED to players version 1 (generation 2) from frame 3 on"
+    assert str(change(session, 2, 3)) == said
+    told = session.receive(pb.ServerEvent(notice=pb.Notice(kind=pb.Notice.KIND_DEGRADED, detail="no memory")), 0)
+    assert str(told) == "the server says DEGRADED: no memory"

@@ -126,7 +126,7 @@ class Delivery:
         return self._log.line(now_ns, last=last)
 
     def _log_notice(self, notice: Notice) -> None:
-        logger.warning("stream %r: the server says %s: %s", self._name, notice.kind, notice.detail)
+        logger.warning("stream %r: %s", self._name, notice)
 
     def _log_connection(self, event: ConnectionEvent) -> None:
         level = logging.WARNING

@@ -232,6 +232,14 @@ class Notice:
     model: str
     model_info: ModelInfo | None = None
 
+    def __str__(self) -> str:
+        """Say it in a few words."""
+        what = self.kind
+        if (model := self.model_info) is not None:
+            what += f" to {model.name} version {model.version} (generation {model.generation})"
+            what += f" from frame {self.first_frame_id} on"
+        return f"the server says {what}" + (f": {self.detail}" if self.detail else "")
+
 
 @dataclass(frozen=True, slots=True)
 class Ledger:

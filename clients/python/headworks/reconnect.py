@@ -158,6 +158,8 @@ class StreamSupervisor:
             return None
         if isinstance(item, Notice) and item.kind == "DRAINING":
             self._drain(session, now_ns)
+        if isinstance(item, Notice) and session is self._current and session.opened is not None:
+            self.opened = session.opened  # its models may have changed; those of a server that drains matter no more
         return item
 
     def ended(self, session: ClientSession, failure: HeadworksError | None, now_ns: int) -> list[Told]:

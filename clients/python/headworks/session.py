@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
+from dataclasses import replace
 from enum import Enum, auto
 
 from headworks import codec
@@ -307,6 +308,9 @@ class ClientSession:
             if len(self._labels) >= KEPT_LABELS:
                 del self._labels[next(iter(self._labels))]
             self._labels[model.name, model.generation] = model.labels
+            if self.opened is not None:
+                models = tuple(model if served.name == model.name else served for served in self.opened.models)
+                self.opened = replace(self.opened, models=models)
         return notice
 
     def _receive_result(self, message: frame_pb2.Result, now_ns: int) -> Outcome:

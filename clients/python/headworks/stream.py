@@ -199,7 +199,7 @@ class FrameStream:
 
     @property
     def opened(self) -> Opened:
-        """What the server of the last connection granted."""
+        """What the server of the last connection granted; its models as the last notice told them."""
         opened = self._supervisor.opened
         if opened is None:
             raise HeadworksError(f"stream {self.name!r} has not been opened: use it in a `with` statement")

@@ -88,6 +88,7 @@ class CameraWorker:
             on_drop=self._outcome,
             on_error=self._outcome,
             on_lost=self._outcome,
+            on_notice=self._noticed,
             on_connection=self._connection_changed,
         )
         self._thread = threading.Thread(target=self._run, name=f"camera {self.title}", daemon=True)
@@ -119,6 +120,9 @@ class CameraWorker:
     def _connection_changed(self, event: headworks.ConnectionEvent) -> None:
         if not (isinstance(event, headworks.ConnectionOpened) and event.number == 1):
             self._show.trouble(self, str(event))
+
+    def _noticed(self, notice: headworks.Notice) -> None:
+        self._show.trouble(self, str(notice))
 
     def _send_all(self, stream: headworks.FrameStream) -> None:
         """Send the source once, or again and again; a live source that dies is tried again, ever more seldom."""
