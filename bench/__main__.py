@@ -42,6 +42,8 @@ BENCHMARKS = {
     "client_send": ("client_send", "run"),
     "reconnect": ("reconnect", "run"),
     "load_self": ("load_self", "run"),
+    "switch": ("switch", "run"),
+    "load_beside": ("load_beside", "run"),
 }
 CHILD = """
 import importlib, inspect, json, sys
