@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import replace
 
 from headworks_server.core.administration import MemoryReport, ModelReport, ModelState, Residency
-from headworks_server.core.model import ModelFacts
 from headworks_server.telemetry.metrics import Metrics, MetricsCollector
+from support.served import model_facts
 
 FOOTBALL = (("model", "football"), ("version", "1"))
 TENNIS = (("model", "tennis"), ("version", "2"))
@@ -16,18 +16,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 def report(name: str, version: str, state: ModelState = ModelState.READY, *, held: int = 0) -> ModelReport:
     """A model that holds so many bytes, and was hit twice and loaded once."""
-    facts = ModelFacts(
-        name=name,
-        version=version,
-        generation=1,
-        digest="d" * 64,
-        labels=("ball",),
-        backend="onnxruntime-cpu",
-        input_width=64,
-        input_height=64,
-        score_threshold=0.25,
-        max_detections=300,
-    )
+    facts = replace(model_facts(name), version=version)
     residency = Residency(hits=2, loads=1, evictions=3, last_load_seconds=0.5)
     return ModelReport(facts=facts, state=state, resident_bytes=held, leases=4, pinned=True, residency=residency)
 

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final, ParamSpec, TypeVar
 
-# At 0, loads one after the other take two fifths of the batches of busy lanes, at 10 and at 19 a seventh or so. The
-# price is that whoever needs the interpreter's lock while this thread waits for a core waits, too: rare, and long.
-# 10 has nearly all of the gain.
+# Loads one after the other cost busy lanes a third of their batches and more at 0, about half of that at 10, and at 19
+# no less. The loop hardly notices any of them, as long as no function holds the interpreter's lock for long: a thread
+# that waits for a core holds it for many times as long.
 NICENESS: Final = 10
 
 P = ParamSpec("P")
