@@ -51,6 +51,9 @@ class FakeWork:
     def cancel(self) -> None:
         self.held.set()
 
+    def prepared(self, spec: ModelSpec) -> bool:
+        return f"prepare {spec.name}" in self.done
+
     def prepare(self, spec: ModelSpec) -> None:
         self.done.append(f"prepare {spec.name}")
 

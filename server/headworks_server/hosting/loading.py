@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -25,7 +25,7 @@ from headworks_server.engine.base import Engine, ModelSpec
 from headworks_server.engine.curve import Curve
 from headworks_server.engine.graph import read_graph
 from headworks_server.engine.onnxruntime import doubling_sizes
-from headworks_server.engine.plans import PlanStore
+from headworks_server.engine.plans import Plan, PlanStore
 from headworks_server.engine.preparation import estimate_bytes, measured_bytes, plan_key, prepare
 from headworks_server.engine.repository import file_digest
 from headworks_server.errors import EngineError, PlanError
@@ -40,6 +40,8 @@ PLANNED = "onnxruntime-cpu"  # the backend that prepared files are for
 # What a load added to the process is told by the process's memory, in which frames come and go meanwhile. The estimate
 # is seldom wrong by more than two (see preparation.py): what lies farther off than this is theirs.
 TRUSTED_FACTOR = 3
+
+T = TypeVar("T")
 
 log = structlog.get_logger("headworks.models")
 
@@ -86,7 +88,7 @@ class LoadedModel:
 
 
 class ModelLoader:
-    """Loads and frees models. Its methods are called by one thread at a time, `cancel` and `prepare` by any."""
+    """Loads and frees models. `cancel`, `prepared` and `prepare` are for any thread, the others for one at a time."""
 
     def __init__(self, settings: Settings, lanes: CpuLanes) -> None:
         self._settings = settings
@@ -107,16 +109,21 @@ class ModelLoader:
         """
         chain_of(spec, self._settings)
         self._prints.setdefault(spec.digest, _print(spec))
-        facts = self._plans.facts(self._key(spec)) if self._plans is not None else None
+        facts = self._keep(lambda plans: plans.facts(self._key(spec)))
         curve = _curve(facts or {})
         batch = curve.target() if curve is not None else spec.max_batch
         held = measured_bytes(facts, batch=batch) if facts is not None else estimate_bytes(spec, batch=batch)
         return self._lanes.count * (held + spec.input.position_bytes * batch)
 
-    def prepare(self, spec: ModelSpec) -> None:
-        """Make the model's prepared file, unless it is there, none is wanted, or none can be had."""
+    def prepared(self, spec: ModelSpec) -> bool:
+        """Whether there is nothing to prepare: its file is there and whole, or none is wanted."""
         if self._plans is None or PLANNED not in chain_of(spec, self._settings):
-            return
+            return True
+        return self._plan(spec) is not None
+
+    def prepare(self, spec: ModelSpec) -> None:
+        """Make the model's prepared file, unless it is there, or none can be had."""
+        assert self._plans is not None
         try:
             prepare(
                 spec,
@@ -162,18 +169,19 @@ class ModelLoader:
 
     def _open(self, spec: ModelSpec, backend: str, curve: Curve | None) -> tuple[Curve, list[Seat], int]:
         """Curve, seats and bytes of a model on one backend."""
-        plan = self._plans.find(self._key(spec)) if self._plans is not None and backend == PLANNED else None
-        if plan is not None and self._plans is not None:
+        plan = self._plan(spec) if backend == PLANNED else None
+        if plan is not None:
             remembered = curve if curve is not None else _curve(plan.facts)
             try:
                 found, seats = self._seats(spec, backend, plan.path, remembered)
             except EngineError as error:
                 # The file is whole, and yet the runtime refuses it: the original tells whether the model is at fault.
                 log.warning("plan_refused", model=spec.name, detail=str(error))
-                self._plans.discard(self._key(spec))
+                self._keep(lambda plans: plans.discard(self._key(spec)))
             else:
                 if found is not remembered:
-                    self._plans.remember(self._key(spec), {"curve": [list(point) for point in found.points]})
+                    facts = {"curve": [list(point) for point in found.points]}
+                    self._keep(lambda plans: plans.remember(self._key(spec), facts))
                 held = measured_bytes(plan.facts, batch=found.target())
                 return found, seats, len(seats) * (held + spec.input.position_bytes * found.target())
         self._check_file(spec)
@@ -182,6 +190,19 @@ class ModelLoader:
         found, seats = self._seats(spec, backend, None, curve)
         release_freed_memory()  # what loading it took, and it does not hold
         return found, seats, self._grown(spec, private_bytes() - before)
+
+    def _plan(self, spec: ModelSpec) -> Plan | None:
+        return self._keep(lambda plans: plans.find(self._key(spec)))
+
+    def _keep(self, act: Callable[[PlanStore], T]) -> T | None:
+        """Do something with the store, where there is one; what fails there is told, and costs no model."""
+        if self._plans is None:
+            return None
+        try:
+            return act(self._plans)
+        except PlanError as error:
+            log.warning("plans_failed", detail=str(error))
+            return None
 
     def _seats(self, spec: ModelSpec, backend: str, plan: Path | None, curve: Curve | None) -> tuple[Curve, list[Seat]]:
         settings = self._settings

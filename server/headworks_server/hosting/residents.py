@@ -167,8 +167,10 @@ class Residents:
 
     def load_again(self, resident: Resident, *, fall: bool) -> None:
         """Load a resident engine anew, from the same backend or the next; its streams wait meanwhile."""
-        if resident.loaded is not None and self.cache.stats(resident.key).state is EngineState.RESIDENT:
-            self.spawn(self._reload(resident, fall=fall))
+        before = resident.loaded
+        if before is not None and self.cache.stats(resident.key).state is EngineState.RESIDENT:
+            self.cache.reload(resident.key)  # its bytes stay its own meanwhile: nobody can take its place
+            self.spawn(self._reload(resident, before, fall=fall))
 
     def tick(self, now_ns: int) -> None:
         """Try again what failed and is waited for."""
@@ -205,6 +207,10 @@ class Residents:
         except ServerError as error:
             self._failed(resident, str(error))
             return
+        except Exception as error:  # must cost this model, not those that wait for it
+            log.exception("load_defect", model=resident.name)
+            self._failed(resident, f"a defect of the server: {error!r}")
+            return
         except BaseException:
             self.cache.failed(resident.key)
             raise
@@ -212,8 +218,10 @@ class Residents:
 
     async def _made(self, resident: Resident) -> LoadedModel:
         """Prepare and load a model: seconds, none of them the event loop's."""
-        async with self._preparing:
-            await asyncio.get_running_loop().run_in_executor(None, self._work.prepare, resident.spec)
+        loop = asyncio.get_running_loop()
+        if not await loop.run_in_executor(None, self._work.prepared, resident.spec):
+            async with self._preparing:  # others that are prepared already need not wait for it
+                await loop.run_in_executor(None, self._work.prepare, resident.spec)
         loaded: LoadedModel = await self._thread.run(self._work.load, resident.spec, resident.backends, resident.curve)
         return loaded
 
@@ -268,11 +276,8 @@ class Residents:
         self.cache.evicted(resident.key)
         self._ask_again(time.monotonic_ns())
 
-    async def _reload(self, resident: Resident, *, fall: bool) -> None:
-        """Its bytes stay its own meanwhile: nobody can take its place."""
-        before, health = resident.loaded, resident.model.health
-        assert before is not None
-        self.cache.reload(resident.key)
+    async def _reload(self, resident: Resident, before: LoadedModel, *, fall: bool) -> None:
+        health = resident.model.health
         fallen = (Fall(before.backend, health.detail),) if fall else ()
         resident.rank += fall
         resident.reloads += not fall
