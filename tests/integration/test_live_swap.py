@@ -58,6 +58,10 @@ class LiveCamera:
             lambda: any(result.outputs[0].generation == generation for result in self.camera.all("result"))
         )
 
+    def wait_result_from(self, frame_id: int) -> None:
+        """Wait for a result of that frame or a later one."""
+        self.camera.wait(lambda: any(result.frame_id >= frame_id for result in self.camera.all("result")))
+
     def finish(self) -> pb.Closed:
         """Stop, end the stream, and hold it to the contract and to what it was told of its model."""
         self._stop.set()
@@ -72,11 +76,6 @@ class LiveCamera:
             expected = [generation for first, generation in serving if first <= result.frame_id][-1]
             assert result.outputs[0].generation == expected, (result.frame_id, serving)
         return closed
-
-
-def swap_of(server: Server, generation: int) -> None:
-    """Wait until a generation serves."""
-    server.wait_line(lambda line: line.get("event") == "model_published" and line["generation"] == generation)
 
 
 @pytest.fixture(scope="module")
@@ -123,13 +122,15 @@ def test_ten_cameras_see_fp32_int8_and_fp32_again_in_the_watched_folder(
         cameras = ten_cameras(server.target)
         for camera in cameras:
             camera.wait_generation(1)
-        for generation, source in ((2, int8), (3, fp32)):
+        for number, (generation, source) in enumerate(((2, int8), (1, fp32)), 1):
             aside = tmp_path / "aside.onnx"
             shutil.copy(source, aside)
             aside.replace(file)
-            swap_of(server, generation)
+            server.wait_count("model_moved", number)
             for camera in cameras:
-                camera.wait_generation(generation)
+                notice = camera.camera.wait_event("notice", number)
+                assert notice.generation == generation
+                camera.wait_result_from(notice.first_frame_id)
         for camera in cameras:
             closed = camera.finish()
             assert closed.ledger.errors == 0

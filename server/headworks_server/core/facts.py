@@ -12,7 +12,7 @@ class ModelFacts:
     Attributes:
         name: the model's folder.
         version: its version.
-        generation: grows when what serves under this name changes.
+        generation: a number for each thing that has served under this name.
         digest: sha256 of the file, in hex.
         labels: class names by class id.
         backend: what runs it.

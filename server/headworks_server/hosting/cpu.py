@@ -151,13 +151,11 @@ class CpuHost:
     def unhealthy(self, model: ServedModel, now_ns: int) -> None:
         """Load the engine again; where that was done a moment ago, fall to the next backend, if there is one."""
         resident = self._of[model]
-        held = resident.reloaded_ns and now_ns - resident.reloaded_ns < RELOAD_HELD_NS
-        if not held:
-            resident.reloaded_ns = now_ns
-            self.residents.load_again(resident, fall=False)
-        elif len(resident.backends) > 1:
-            resident.reloaded_ns = 0
-            self.residents.load_again(resident, fall=True)
+        tried = resident.reloaded_rank == resident.rank and now_ns - resident.reloaded_ns < RELOAD_HELD_NS
+        if tried and len(resident.backends) == 1:
+            return
+        resident.reloaded_ns, resident.reloaded_rank = now_ns, resident.rank
+        self.residents.load_again(resident, fall=tried)
 
     def version(self, name: str, version: str) -> ServedModel | None:
         """A version that serves beside the current one of its name."""
@@ -201,7 +199,8 @@ class CpuHost:
         Raises:
             ServerError: there is no such version, or it cannot be served.
         """
-        resident = await self._known(await self._describe(name, version))
+        spec = await self._describe(name, version)
+        resident = await self._known(spec)
         self._beside[name, version] = resident
         return resident
 
@@ -331,6 +330,10 @@ class CpuHost:
         return spec
 
     async def _known(self, spec: ModelSpec) -> Resident:
+        """What serves by that spec, known before or from now on."""
+        known = next((one for one in self.known() if one.spec == spec), None)
+        if known is not None:
+            return known
         return self._make(spec, await self.residents.run(self._work.survey, spec))
 
     def _make(self, spec: ModelSpec, estimate_bytes: int) -> Resident:

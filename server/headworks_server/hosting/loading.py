@@ -37,9 +37,10 @@ from headworks_server.runtime.memory import private_bytes, release_freed_memory
 from headworks_server.runtime.seat import Seat
 
 PLANNED = "onnxruntime-cpu"  # the backend that prepared files are for
-# What a load added to the process is told by the process's memory, in which frames come and go meanwhile. The estimate
-# is seldom wrong by more than two (see preparation.py): what lies farther off than this is theirs.
-TRUSTED_FACTOR = 3
+# What a load added to the process is told by the process's memory, in which frames come and go meanwhile, and which may
+# have had some of it already. An engine holds its weights at least, of which the estimate counts half as many again;
+# and what is thrice the estimate is somebody else's (see preparation.py).
+LEAST_SHARE, MOST_SHARE = 2 / 3, 3
 
 T = TypeVar("T")
 
@@ -225,7 +226,7 @@ class ModelLoader:
 
     def _grown(self, spec: ModelSpec, grown_bytes: int) -> int:
         expected = self.survey(spec)
-        return min(max(grown_bytes, expected // TRUSTED_FACTOR), expected * TRUSTED_FACTOR)
+        return int(min(max(grown_bytes, LEAST_SHARE * expected), MOST_SHARE * expected))
 
     def _key(self, spec: ModelSpec) -> Mapping[str, Any]:
         return plan_key(spec, threads=self._settings.lane_threads)

@@ -36,6 +36,7 @@ class Resident:
         failure: what its last load failed of, "" where it did not.
         retry_ns: when it may be tried again.
         reloaded_ns: when it was last loaded again for failed batches, 0 for never.
+        reloaded_rank: by which backend that was, at first.
     """
 
     model: ServedModel
@@ -49,6 +50,7 @@ class Resident:
     failure: str = ""
     retry_ns: int = 0
     reloaded_ns: int = 0
+    reloaded_rank: int = -1
     falls: int = 0
     reloads: int = 0
     last_load_seconds: float = 0.0

@@ -1640,8 +1640,8 @@ type ModelInfo struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Its version.
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	// Grows when what serves under this name changes: the file, its description, the version, or the backend. Counted
-	// since the server started; loading the same again is no change.
+	// A number for each thing that has served under this name since the server started: another file, description,
+	// version or backend has another. Loading the same again keeps it, and a swap taken back brings it back.
 	Generation uint64 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
 	// sha256 of the model file, in hex.
 	Digest string `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
