@@ -158,6 +158,18 @@ class EngineCacheMachine(RuleBasedStateMachine):
         if record.idle:
             record.state = EngineState.LEAVING
 
+    @precondition(lambda self: any(record.state is EngineState.RESIDENT for record in self.records.values()))
+    @rule(data=st.data())
+    def reload(self, data: st.DataObject) -> None:
+        """An engine is loaded anew in its own place, leased or not: its bytes are nobody else's meanwhile."""
+        resident = [key for key, record in self.records.items() if record.state is EngineState.RESIDENT]
+        key = data.draw(st.sampled_from(resident))
+        used = self.cache.used_bytes
+        self.cache.reload(key)
+        assert self.cache.used_bytes == used
+        self.records[key].state = EngineState.LOADING
+        self.records[key].waits_for = set()
+
     # What comes of it.
 
     def started(self) -> list[str]:
