@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -123,3 +125,34 @@ def test_own_memory_grows_with_what_is_held_and_shrinks_when_it_is_released() ->
     del held
     memory.release_freed_memory()
     assert memory.private_bytes() - before < 32 * MIB
+
+
+IN_A_THREAD = """
+import ctypes, threading
+from headworks_server.runtime.allocator import raise_malloc_thresholds
+from headworks_server.runtime.memory import private_bytes, release_freed_memory
+raise_malloc_thresholds()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
+def work():
+    before = private_bytes()
+    blocks = [libc.malloc(1 << 20) for _ in range(40)]
+    for block in blocks:
+        ctypes.memset(block, 1, 1 << 20)
+    for block in blocks:
+        libc.free(block)
+    kept = private_bytes() - before
+    release_freed_memory()
+    print(kept, private_bytes() - before)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+def test_what_a_thread_has_freed_is_given_back() -> None:
+    """`malloc_trim` alone leaves the top of its heap, in which a load's memory lies."""
+    run = subprocess.run([sys.executable, "-c", IN_A_THREAD], capture_output=True, text=True, check=True)
+    kept, left = map(int, run.stdout.split())
+    assert kept > 30 << 20, "the allocator keeps it at first"
+    assert left < 4 << 20

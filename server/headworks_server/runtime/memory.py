@@ -5,13 +5,14 @@ The budget of the engine cache starts from the first; loads and evictions are me
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+from headworks_server.runtime.allocator import trim_heaps
 
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -39,8 +40,7 @@ def release_freed_memory() -> None:
     Nothing is collected before: engines are in no reference cycles, and a collection holds the interpreter's lock for
     its 15 ms and more. On a thread of low priority beside busy lanes that made 100 ms of them, for the event loop, too.
     """
-    with suppress(OSError, AttributeError):  # glibc
-        ctypes.CDLL(None).malloc_trim(0)
+    trim_heaps()
 
 
 def _available_bytes() -> int:
