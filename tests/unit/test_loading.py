@@ -12,6 +12,7 @@ from headworks_native.lane import CompletionRing
 from headworks_server.config import Settings
 from headworks_server.engine.base import ModelSpec
 from headworks_server.engine.curve import Curve
+from headworks_server.engine.onnxruntime import OnnxRuntimeEngine
 from headworks_server.engine.plans import PlanStore
 from headworks_server.errors import EngineError, PlanError
 from headworks_server.hosting.loading import ModelLoader
@@ -58,12 +59,23 @@ def test_a_store_that_fails_costs_no_model(
     assert {line["detail"] for line in lines if line["event"] == "plans_failed"} == {"the disk is full"}
 
 
-def test_the_curve_is_remembered_beside_the_prepared_file(loader: ModelLoader, spec: ModelSpec) -> None:
-    """The next load checks it instead of measuring; one that is far off is measured anew."""
-    first = loader.load(spec, CHAIN, None)
-    assert loader.load(spec, CHAIN, None).curve == first.curve
-    slow = Curve(((1, 1000.0),))
-    assert loader.load(spec, CHAIN, slow).curve != slow
+@pytest.mark.parametrize("true", [True, False])
+def test_the_curve_is_remembered_beside_the_prepared_file(
+    loader: ModelLoader, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, true: bool
+) -> None:
+    """The next load checks it instead of measuring; one that is not true any more is measured anew."""
+    first = loader.load(spec, CHAIN, None).curve
+    checked: list[Curve] = []
+    anew = Curve(((1, 1000.0),))
+
+    def check(_: OnnxRuntimeEngine, curve: Curve) -> bool:
+        checked.append(curve)
+        return true
+
+    monkeypatch.setattr(OnnxRuntimeEngine, "check", check)
+    monkeypatch.setattr(OnnxRuntimeEngine, "measure", lambda _: anew)
+    assert loader.load(spec, CHAIN, None).curve == (first if true else anew)
+    assert checked == [first]
 
 
 def test_bytes_are_those_that_were_measured_when_it_was_prepared(loader: ModelLoader, spec: ModelSpec) -> None:

@@ -96,6 +96,7 @@ def prepare(
     progress: Progress = lambda _stage, _fraction: None,
     timeout_s: float = TIMEOUT_S,
     memory_bytes: int | None = None,
+    niceness: int = NICENESS,
 ) -> Plan:
     """Find the plan of a model, or make it; on the calling thread, which waits for the child.
 
@@ -112,6 +113,8 @@ def prepare(
         memory_bytes: the most private memory the child may hold; none leaves it to the kernel, which takes the child
             before the server.
 
+        niceness: how much lower the child's priority is than this process's; 0 where nobody is served yet.
+
     Raises:
         PreparationError: cancelled, or the child did not come to a usable end; its `reason` says which.
         PlanError: the outcome could not be kept.
@@ -126,7 +129,7 @@ def prepare(
         raise PreparationError("too_large", f"{detail}: it is served as it is")
 
     def build(target: Path) -> Facts:
-        child = _Child(spec, target, threads=threads, memory_bytes=memory_bytes)
+        child = _Child(spec, target, threads=threads, memory_bytes=memory_bytes, niceness=niceness)
         return child.follow(progress, cancel or threading.Event(), timeout_s)
 
     return store.write(key, build)
@@ -135,7 +138,7 @@ def prepare(
 class _Child:
     """The process that prepares one model; it is gone when `follow` has returned or raised."""
 
-    def __init__(self, spec: ModelSpec, target: Path, *, threads: int, memory_bytes: int | None) -> None:
+    def __init__(self, spec: ModelSpec, target: Path, *, threads: int, memory_bytes: int | None, niceness: int) -> None:
         self._place = spec.path
         self._facts: Facts | None = None
         self._failure = ""
@@ -151,7 +154,7 @@ class _Child:
         except OSError as error:
             raise self._error("died", f"no process: {error.strerror}") from error
         self._process = process
-        _restrain(process.pid, memory_bytes)
+        _restrain(process.pid, memory_bytes, niceness)
         assert process.stdin is not None
         with suppress(BrokenPipeError), process.stdin as stdin:
             stdin.write(_request(spec, target, threads))  # less than a pipe holds
@@ -249,10 +252,10 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
-def _restrain(pid: int, memory_bytes: int | None) -> None:
+def _restrain(pid: int, memory_bytes: int | None, niceness: int) -> None:
     """Let the child have what nobody else wants. It may have ended already; then all of this is moot."""
     with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
+        os.setpriority(os.PRIO_PROCESS, pid, min(NICENESS, os.getpriority(os.PRIO_PROCESS, 0) + niceness))
     with suppress(OSError):  # where memory ends, it goes first; anybody may raise this of their own
         Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
     with suppress(OSError):

@@ -79,11 +79,11 @@ class CpuHost:
         self._generations: Counter[str] = Counter()
         self._executed_ns: Counter[str] = Counter()  # of models that are forgotten
         budget = settings.engine_bytes if settings.engine_bytes is not None else free_memory_bytes() // FREE_SHARE
+        self._thread = LoaderThread()
         self.residents = Residents(
             EngineCache(budget),
             work=self._work,
-            # Sessions of several threads would hand its low priority on to all of them.
-            thread=LoaderThread() if settings.lane_threads == 1 else LoaderThread(niceness=0),
+            thread=self._thread,
             lanes=self._lanes,
             pool=self.pool,
             next_generation=self._next_generation,
@@ -119,6 +119,10 @@ class CpuHost:
             except LeaseRefusedError as refusal:
                 raise ModelError(resident.failure or refusal.detail) from None
             self.residents.release(resident, time.monotonic_ns())
+        # From now on others are served: on a busy machine nobody would wait for a start at the lowest priority.
+        self._work.serving = True
+        if self._settings.lane_threads == 1:  # the threads of a session would have it, too
+            await self._thread.lower_priority()
 
     async def stop(self) -> None:
         """Stop the lanes; every ticket comes back."""

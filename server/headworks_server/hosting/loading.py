@@ -26,7 +26,7 @@ from headworks_server.engine.curve import Curve
 from headworks_server.engine.graph import read_graph
 from headworks_server.engine.onnxruntime import doubling_sizes
 from headworks_server.engine.plans import Plan, PlanStore
-from headworks_server.engine.preparation import estimate_bytes, measured_bytes, plan_key, prepare
+from headworks_server.engine.preparation import NICENESS, estimate_bytes, measured_bytes, plan_key, prepare
 from headworks_server.engine.repository import file_digest
 from headworks_server.errors import EngineError, PlanError
 from headworks_server.media.bounds import PictureLimits
@@ -89,13 +89,18 @@ class LoadedModel:
 
 
 class ModelLoader:
-    """Loads and frees models. `cancel`, `prepared` and `prepare` are for any thread, the others for one at a time."""
+    """Loads and frees models. `cancel`, `prepared` and `prepare` are for any thread, the others for one at a time.
+
+    Attributes:
+        serving: whether somebody is served, so that preparing must step back.
+    """
 
     def __init__(self, settings: Settings, lanes: CpuLanes) -> None:
         self._settings = settings
         self._lanes = lanes
         self._plans = PlanStore(settings.plans) if settings.plans is not None else None
         self._cancelled = threading.Event()
+        self.serving = False
         self._prints: dict[str, Any] = {}  # of the files of a digest, when they were known to have it
 
     def cancel(self) -> None:
@@ -131,6 +136,7 @@ class ModelLoader:
                 store=self._plans,
                 threads=self._settings.lane_threads,
                 cancel=self._cancelled,
+                niceness=NICENESS if self.serving else 0,
                 progress=lambda stage, done: log.debug("preparing", model=spec.name, stage=stage, done=round(done, 2)),
             )
         except PlanError as error:

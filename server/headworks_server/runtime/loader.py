@@ -1,4 +1,7 @@
-"""One thread of low priority, for what takes long and must not disturb serving: loads and evictions, in order."""
+"""One thread, of low priority once others are served, for what takes long and must not disturb serving.
+
+That is loads and evictions, in order.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +25,17 @@ T = TypeVar("T")
 class LoaderThread:
     """Runs functions one after the other."""
 
-    def __init__(self, *, niceness: int = NICENESS) -> None:
-        """Start nothing yet: the thread comes with the first function.
+    def __init__(self) -> None:
+        """Start nothing yet: the thread comes with the first function."""
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="headworks-loader")
 
-        Arguments:
-            niceness: how much lower its priority is than that of the process. Threads that a function starts have it
-                for good, so what loads sessions with threads of their own passes 0.
+    async def lower_priority(self) -> None:
+        """Step back behind the rest of the process, for good.
+
+        Threads that a function starts later have the low priority, too: not for what loads sessions with threads of
+        their own.
         """
-        self._executor = ThreadPoolExecutor(
-            1, thread_name_prefix="headworks-loader", initializer=_lower_priority, initargs=(niceness,)
-        )
+        await self.run(_lower_priority, NICENESS)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function on the thread, behind those that were asked for before.
